@@ -1,0 +1,216 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/p2pnode/p2pnode/node"
+	"github.com/spf13/cobra"
+)
+
+func (a *app) idCmd() *cobra.Command {
+	var (
+		dataDir  string
+		embedded bool
+	)
+	command := &cobra.Command{
+		Use:   "id",
+		Short: "Print the peer ID of a data directory, making its identity if there is none",
+		Args:  noArgs,
+	}
+	command.Flags().StringVar(&dataDir, "data-dir", a.dataDir("p2pnode"), "`directory` of the identity")
+	toggleVar(command.Flags(), &embedded, "embedded", false, "that of the supernode which a daemon without --supernode runs itself")
+	markLocal(command, "embedded")
+	command.RunE = func(cmd *cobra.Command, _ []string) error {
+		set, err := a.fill(cmd)
+		if err == nil {
+			err = set.needDataDir(dataDir)
+		}
+		if err != nil {
+			return err
+		}
+		of := node.PeerID
+		if embedded {
+			of = node.EmbeddedID
+		}
+		id, err := of(dataDir)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(a.stdout, id)
+		return err
+	}
+	return command
+}
+
+func (a *app) statusCmd() *cobra.Command {
+	return a.showCmd("status", "Show what a running daemon is and does", "/v1/status", printFields)
+}
+
+func (a *app) seedsCmd() *cobra.Command {
+	return a.showCmd("seeds", "Show the files that a running daemon holds, and their seeds", "/v1/tasks", printRows)
+}
+
+// showCmd makes a command that prints one page of a running daemon's admin
+// API: as it came with --json, else as a table.
+func (a *app) showCmd(name, short, page string, table func(io.Writer, any) error) *cobra.Command {
+	var (
+		dataDir string
+		raw     bool
+	)
+	command := &cobra.Command{Use: name, Short: short, Args: noArgs}
+	command.Flags().StringVar(&dataDir, "data-dir", a.dataDir("p2pnode"), "data `directory` of the daemon")
+	toggleVar(command.Flags(), &raw, "json", false, "print the daemon's JSON")
+	markLocal(command, "json")
+	command.RunE = func(cmd *cobra.Command, _ []string) error {
+		set, err := a.fill(cmd)
+		if err == nil {
+			err = set.needDataDir(dataDir)
+		}
+		if err != nil {
+			return err
+		}
+		daemon, err := findDaemon(cmd.Context(), dataDir)
+		if err != nil {
+			return err
+		}
+		body, err := adminGet(cmd.Context(), daemon, page)
+		if err != nil {
+			return err
+		}
+		if raw {
+			_, err := fmt.Fprintf(a.stdout, "%s\n", bytes.TrimRight(body, "\n"))
+			return err
+		}
+		var value any
+		if err := json.Unmarshal(body, &value); err != nil {
+			return fmt.Errorf("read %s%s: %w", daemon.Admin, page, err)
+		}
+		return table(a.stdout, value)
+	}
+	return command
+}
+
+// markLocal keeps flags of one invocation out of the environment.
+func markLocal(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		cmd.Flags().Lookup(name).Annotations = map[string][]string{"local": {}}
+	}
+}
+
+// printFields prints an object as lines of name and value: an object inside it
+// with its name in front, a list of objects with one line each.
+func printFields(w io.Writer, value any) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fields(tw, "", value)
+	return tw.Flush()
+}
+
+func fields(w io.Writer, name string, value any) {
+	object, ok := value.(map[string]any)
+	if rows := list(value); !ok && len(rows) > 0 {
+		for i, row := range rows {
+			fmt.Fprintf(w, "%s.%d\t%s\n", name, i, pairs(row))
+		}
+		return
+	}
+	if !ok {
+		fmt.Fprintf(w, "%s\t%s\n", name, cell(value))
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		fields(w, strings.TrimPrefix(name+"."+key, "."), object[key])
+	}
+}
+
+// pairs writes an object on one line.
+func pairs(object map[string]any) string {
+	var out []string
+	for _, key := range slices.Sorted(maps.Keys(object)) {
+		out = append(out, key+"="+cell(object[key]))
+	}
+	return strings.Join(out, " ")
+}
+
+// columns are the fields of a task that the table shows, by their names in the
+// admin API, where the daemon gives them.
+var columns = []string{"url", "task", "size", "held", "pinned", "generation", "role", "seeds"}
+
+// printRows prints a list of objects as a table; an object stands for the list
+// in it.
+func printRows(w io.Writer, value any) error {
+	rows := list(value)
+	if len(rows) == 0 {
+		_, err := fmt.Fprintln(w, "no tasks yet")
+		return err
+	}
+	shown := slices.DeleteFunc(slices.Clone(columns), func(c string) bool {
+		return !slices.ContainsFunc(rows, func(r map[string]any) bool { return r[c] != nil })
+	})
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, strings.ToUpper(strings.Join(shown, "\t")))
+	for _, row := range rows {
+		cells := make([]string, len(shown))
+		for i, c := range shown {
+			cells[i] = cell(row[c])
+		}
+		fmt.Fprintln(tw, strings.Join(cells, "\t"))
+	}
+	return tw.Flush()
+}
+
+// list returns the objects of a list, or of the first list in an object.
+func list(value any) []map[string]any {
+	if object, ok := value.(map[string]any); ok {
+		for _, key := range slices.Sorted(maps.Keys(object)) {
+			if _, ok := object[key].([]any); ok {
+				return list(object[key])
+			}
+		}
+	}
+	items, _ := value.([]any)
+	var rows []map[string]any
+	for _, item := range items {
+		if row, ok := item.(map[string]any); ok {
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// cell writes one value on one line, the items of a list separated by spaces;
+// nothing is a hyphen.
+func cell(value any) string {
+	switch v := value.(type) {
+	case nil:
+		return "-"
+	case float64:
+		return fmt.Sprintf("%.15g", v)
+	case []any:
+		if len(v) == 0 {
+			return "-"
+		}
+		items := make([]string, len(v))
+		for i := range v {
+			items[i] = cell(v[i])
+		}
+		return strings.Join(items, " ")
+	case map[string]any:
+		return pairs(v)
+	}
+	return strings.Map(printable, fmt.Sprint(value))
+}
+
+// printable replaces what would change the terminal: URLs come from peers.
+func printable(r rune) rune {
+	if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
+		return '?'
+	}
+	return r
+}

@@ -1,0 +1,261 @@
+//go:build linux
+
+package netlab_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/p2pnode/p2pnode/internal/content"
+	"github.com/p2pnode/p2pnode/internal/netlab"
+	"github.com/p2pnode/p2pnode/internal/p2ptest"
+)
+
+const (
+	// siteNodes is how many nodes stand behind one address, siteBytes what each
+	// of them reads over an uplink of siteRate.
+	siteNodes = 12
+	siteBytes = 32 << 20
+	siteRate  = "20mbit"
+	siteIdeal = siteBytes * 8 * time.Second / 20_000_000
+)
+
+// site is a LAN behind one address with nodes on it.
+type site struct {
+	*netlab.NAT
+	w     *world
+	nodes []*process
+}
+
+// newSite starts n nodes at a site of their own, and waits until each knows a
+// pool of want seeds.
+func (w *world) newSite(name string, n, want int, more ...string) *site {
+	w.t.Helper()
+	s := &site{NAT: w.NAT(name, netlab.PortPreserving), w: w}
+	s.nodes = make([]*process, n)
+	places := make([]*netlab.Namespace, n)
+	for i := range places {
+		places[i] = s.Host(fmt.Sprintf("%s%d", name, i))
+	}
+	for i, at := range places {
+		s.nodes[i] = w.daemon(at, append([]string{"--site", name, "--reachability", "punchable"}, more...)...)
+	}
+	for _, p := range s.nodes {
+		p.until(time.Minute, "the pool of all seeds", func(st status) bool { return len(st.Pool) == want })
+	}
+	return s
+}
+
+// metric returns the sum of a metric of a process over its labels.
+func (p *process) metric(name string) float64 {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Admin+"/metrics", http.NoBody)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	resp, err := p.at.Client(10 * time.Second).Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	sum, lines := 0.0, bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if rest, ok := strings.CutPrefix(lines.Text(), name); ok && rest != "" && (rest[0] == ' ' || rest[0] == '{') {
+			v, err := strconv.ParseFloat(rest[strings.LastIndexByte(rest, ' ')+1:], 64)
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			sum += v
+		}
+	}
+	return sum
+}
+
+// seededBy returns a URL at the origin, of a file that is added there, whose two
+// seeds by the pool's ranking are both at the site, or both of those outside.
+func (s *site) seededBy(name string, data []byte, inside bool, outside ...*process) string {
+	s.w.t.Helper()
+	var pool []content.Member
+	add := func(weight float64, nodes []*process) {
+		for _, p := range nodes {
+			id, err := peer.Decode(p.Peer)
+			if err != nil {
+				s.w.t.Fatal(err)
+			}
+			pool = append(pool, content.Member{ID: id, Weight: weight})
+		}
+	}
+	add(1, outside)
+	add(0.5, s.nodes) // they are behind NAT
+	for i := 0; ; i++ {
+		path := fmt.Sprintf("/%s-%d", name, i)
+		task, err := content.NewTask("http://"+originIP+path, content.Filter{})
+		if err != nil {
+			s.w.t.Fatal(err)
+		}
+		is := func(m content.Member) bool {
+			return slices.ContainsFunc(s.nodes, func(p *process) bool { return p.Peer == m.ID.String() })
+		}
+		if seeds := content.Rank(nil, task.ID[:], pool); is(seeds[0]) == inside && is(seeds[1]) == inside {
+			return s.w.add(path, data)
+		}
+	}
+}
+
+// fromOrigin returns the bytes that the site's nodes have read from the origin.
+func (s *site) fromOrigin() (n int64) {
+	for _, p := range s.nodes {
+		n += int64(p.metric("p2pnode_read_origin_bytes_total"))
+	}
+	return n
+}
+
+// read has all nodes read a file at once, and half, where not nil, run when half
+// of the file has crossed the uplink. It returns the bytes that have crossed in
+// the end, and after what time; those that half ended are not waited for.
+func (s *site) read(url string, data []byte, half func() *process) (int64, time.Duration) {
+	s.w.t.Helper()
+	before, began := s.Received(), time.Now()
+	errs := make([]error, len(s.nodes))
+	var wg sync.WaitGroup
+	for i, p := range s.nodes {
+		wg.Go(func() { _, errs[i] = p.read(url, data, readWithin) })
+	}
+	var killed *process
+	if half != nil {
+		for s.Received()-before < siteBytes/2 {
+			if time.Since(began) > readWithin {
+				s.w.t.Fatal("half of the file has not come")
+			}
+			wait(50 * time.Millisecond)
+		}
+		killed = half()
+	}
+	wg.Wait()
+	took, down := time.Since(began), s.Received()-before
+	for i, err := range errs {
+		if err != nil && s.nodes[i] != killed {
+			s.w.t.Errorf("node %d: %v", i, err)
+		}
+	}
+	s.w.t.Logf("%.3f of the file over the uplink in %v, %.2f of what its rate allows", float64(down)/siteBytes, took.Round(time.Millisecond), float64(took)/float64(siteIdeal))
+	return down, took
+}
+
+// busiest returns the node of the site that has sent most to others.
+func (s *site) busiest() (most *process) {
+	sent := -1.0
+	for _, p := range s.nodes {
+		if n := p.metric("p2pnode_seed_served_bytes_total"); n > sent {
+			most, sent = p, n
+		}
+	}
+	return most
+}
+
+// TestSite: twelve nodes behind one address read a file at once; it crosses their
+// uplink once, but for what a change of the map costs, and about as fast as that
+// is, be its seeds elsewhere or among them; and little more than once where the
+// node that reads for all is killed.
+func TestSite(t *testing.T) {
+	needLab(t)
+	w := newWorld(t)
+	outside := []*process{w.daemon(w.Host("outside1")), w.daemon(w.Host("outside2"))}
+	s := w.newSite("site", siteNodes, siteNodes+len(outside))
+	s.Limit(siteRate)
+	for _, inside := range []bool{false, true} {
+		data := p2ptest.Bytes(75, siteBytes)
+		url := s.seededBy(fmt.Sprint("inside-", inside), data, inside, outside...)
+		before := s.fromOrigin()
+		down, took := s.read(url, data, nil)
+		most := int64(siteBytes * 105 / 100)
+		if read := s.fromOrigin() - before; inside && read != siteBytes || !inside && read > siteBytes/8 {
+			t.Errorf("seeds at the site %v: the site read %d bytes from the origin: the test has not found out who the seeds are", inside, read)
+		}
+		if !inside {
+			most = siteBytes * 125 / 100 // the supernode elects a seed at the site meanwhile: what it owns may come twice
+		}
+		if down > most {
+			t.Errorf("seeds at the site %v: %d bytes over the uplink, want %d at most", inside, down, most)
+		}
+		if took > siteIdeal*135/100 {
+			t.Errorf("seeds at the site %v: all read in %v, want 1.35 of %v at most", inside, took, siteIdeal)
+		}
+	}
+	data := p2ptest.Bytes(76, siteBytes)
+	down, _ := s.read(s.seededBy("killed", data, false, outside...), data, func() *process {
+		p := s.busiest()
+		p.kill()
+		return p
+	})
+	if down > siteBytes*130/100 {
+		t.Errorf("site seed killed: %d bytes over the uplink, want 1.3 of the file at most", down)
+	}
+}
+
+// TestSiteCut: a site whose uplink is cut goes on serving what it has to all of
+// its nodes; what it has not fails and says so; soon after the cut is healed, all
+// is as before.
+func TestSiteCut(t *testing.T) {
+	cut := time.Minute
+	if needLab(t) != "all" {
+		cut = 20 * time.Second // CI has other things to do
+	}
+	const within = 10 * time.Second
+	w := newWorld(t)
+	outside := []*process{w.daemon(w.Host("outside1")), w.daemon(w.Host("outside2"))}
+	s := w.newSite("site", 4, 4+len(outside))
+	warm, cold := p2ptest.Bytes(77, 4<<20), p2ptest.Bytes(78, 1<<20)
+	known := s.seededBy("known", warm, true, outside...)
+	strange := s.seededBy("strange", cold, false, outside...)
+	late := s.seededBy("late", cold, false, outside...)
+	if _, err := s.nodes[0].read(known, warm, readWithin); err != nil {
+		t.Fatal(err)
+	}
+	s.Cut()
+	began := time.Now()
+	for i, p := range s.nodes { // the others for the first time
+		if _, err := p.read(known, warm, readWithin); err != nil {
+			t.Errorf("node %d: what the site has, %v after the cut: %v", i, time.Since(began), err)
+		}
+	}
+	t.Logf("all have read what the site has in %v", time.Since(began))
+	asked := time.Now()
+	_, err := s.nodes[1].read(strange, cold, readWithin)
+	t.Logf("what the site has not: after %v: %v", time.Since(asked), err)
+	if err == nil || !strings.Contains(err.Error(), "status 50") {
+		t.Errorf("what the site has not: %v, want an answer that says so", err)
+	}
+	for time.Since(began) < cut {
+		for i, p := range s.nodes {
+			if _, err := p.read(known, warm, readWithin); err != nil {
+				t.Errorf("node %d: what it has, %v after the cut: %v", i, time.Since(began), err)
+			}
+		}
+		wait(time.Second)
+	}
+	s.Heal()
+	healed := time.Now()
+	for {
+		if _, err = s.nodes[2].read(late, cold, readWithin); err == nil || time.Since(healed) > within {
+			break
+		}
+		wait(250 * time.Millisecond)
+	}
+	t.Logf("read %v after the cut was healed: %v", time.Since(healed), err)
+	if took := time.Since(healed); err != nil || took > within {
+		t.Errorf("%v after the cut was healed: %v", took, err)
+	}
+}

@@ -1,0 +1,53 @@
+package admin
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// nothing takes every transfer and does nothing.
+type nothing struct{}
+
+func (nothing) Prefetch(context.Context, PrefetchRequest, func(int64, int64)) (Transfer, error) {
+	return Transfer{}, nil
+}
+
+func (nothing) Import(context.Context, ImportRequest, func(int64, int64)) (Transfer, error) {
+	return Transfer{}, nil
+}
+func (nothing) Unpin(PrefetchRequest) (int64, error) { return 0, nil }
+
+// FuzzPosts: no body or query is answered otherwise than by a status of HTTP,
+// and none from a foreign host is taken.
+func FuzzPosts(f *testing.F) {
+	paths := []string{"/v1/prefetch", "/v1/import", "/v1/unpin", "/v1/orders", "/v1/revocations", "/v1/limits"}
+	f.Add(uint8(0), "", `{"urls":["https://example.org/x"],"range":"0-99"}`, "127.0.0.1")
+	f.Add(uint8(1), "url=https%3A%2F%2Fexample.org%2Fx&digest=sha256%3Aab&pin=true", "bytes", "localhost:1")
+	f.Add(uint8(3), "", `{"peer":"x","order":"drain"}`, "[::1]:80")
+	f.Add(uint8(4), "", `{"revocation":"p2pnode-revoke-"}`, "evil.example")
+	order := func(string, string) error { return nil }
+	h := New(Config{
+		Transfers: nothing{}, Orders: order, Revoke: func(string) error { return nil }, Limits: func([]byte) (any, error) { return 1, nil }, Logger: slog.New(slog.DiscardHandler),
+	})
+	f.Fuzz(func(t *testing.T, which uint8, query, body, host string) {
+		path := paths[int(which)%len(paths)]
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "http://127.0.0.1"+path, strings.NewReader(body))
+		r.URL.RawQuery, r.Host = query, host
+		r.Header.Set("Content-Type", "application/json")
+		if path == "/v1/import" {
+			r.Header.Set("Content-Type", "application/octet-stream")
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code < 200 || w.Code > 599 {
+			t.Errorf("%s: status %d", path, w.Code)
+		}
+		if strings.Contains(host, "example") && w.Code != http.StatusForbidden {
+			t.Errorf("%s with Host %q: status %d", path, host, w.Code)
+		}
+	})
+}

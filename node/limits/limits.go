@@ -1,0 +1,177 @@
+// Package limits bounds what peers may ask of a node: how many of their reads
+// run at once, how many one peer begins a second, and how many files one peer
+// has it look at a minute. What is over a bound is answered BUSY before anything
+// is done for it, so that an overloaded node spends itself on the reads that it
+// has taken on. The bounds can be changed while it runs.
+//
+// The bytes of one answer, the streams of a peer and its reads at once are
+// bounded by protocols/rangeread, memory by the resource manager of node/host.
+package limits
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/time/rate"
+
+	"github.com/p2pnode/p2pnode/internal/content"
+	"github.com/p2pnode/p2pnode/protocols/rangeread"
+)
+
+const (
+	// maxPeers bounds the peers that are counted; the one that asked longest
+	// ago goes, and begins anew.
+	maxPeers = 4096
+	// maxTasks bounds the files of a peer that are not counted again.
+	maxTasks = 256
+	// retryAfter is what a BUSY answer tells the peer to wait.
+	retryAfter = 250 * time.Millisecond
+)
+
+// Limits are the bounds. A field that is 0 is none.
+type Limits struct {
+	// Reads is how many reads of all peers run at once; default 2048.
+	Reads int `json:"reads"`
+	// PeerReads is how many reads a second one peer begins, with as many at
+	// once after a pause; default 50,000.
+	PeerReads float64 `json:"peer_reads_per_second"`
+	// PeerTasks is how many files a minute one peer may name with their URL,
+	// which this node may then have to ask an origin for; the same one again
+	// counts no more. Default 6000, and as many at once.
+	PeerTasks float64 `json:"peer_tasks_per_minute"`
+}
+
+// Default returns the limits of a node that has just started.
+func Default() Limits { return Limits{Reads: 2048, PeerReads: 50_000, PeerTasks: 6000} }
+
+// Validate names the field that cannot be.
+func (l Limits) Validate() error {
+	for name, v := range map[string]float64{"reads": float64(l.Reads), "peer_reads_per_second": l.PeerReads, "peer_tasks_per_minute": l.PeerTasks} {
+		if !(v >= 0 && v <= 1e9) {
+			return fmt.Errorf("limit %s is %v: must be from 0 (for none) to 1e9", name, v)
+		}
+	}
+	return nil
+}
+
+// Limiter is a handler of range reads in front of another one. Safe for
+// concurrent use.
+type Limiter struct {
+	next rangeread.Handler
+
+	mu sync.Mutex
+	// mu guards the following.
+	limits Limits
+	active int
+	peers  *simplelru.LRU[peer.ID, *account]
+}
+
+// account is what one peer has used up.
+type account struct {
+	reads, tasks *rate.Limiter
+	seen         *simplelru.LRU[content.TaskID, struct{}]
+}
+
+// New returns a limiter with the default limits.
+func New(next rangeread.Handler) *Limiter {
+	return &Limiter{next: next, limits: Default(), peers: newLRU[peer.ID, *account](maxPeers)}
+}
+
+func newLRU[K comparable, V any](size int) *simplelru.LRU[K, V] {
+	l, err := simplelru.NewLRU[K, V](size, nil)
+	if err != nil {
+		panic("limits: " + err.Error()) // the bounds are positive
+	}
+	return l
+}
+
+// Serve implements rangeread.Handler.
+func (l *Limiter) Serve(ctx context.Context, from peer.ID, req rangeread.Request, a *rangeread.Answer) error {
+	if over := l.enter(from, req); over != "" {
+		return &rangeread.Error{Status: rangeread.StatusBusy, RetryAfter: retryAfter, Size: -1, Detail: over}
+	}
+	defer l.leave()
+	return l.next.Serve(ctx, from, req, a)
+}
+
+// enter counts a read, or says which bound it is over.
+func (l *Limiter) enter(from peer.ID, req rangeread.Request) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.limits.Reads > 0 && l.active >= l.limits.Reads {
+		return "too many reads at once"
+	}
+	acc, ok := l.peers.Get(from)
+	if !ok {
+		acc = &account{
+			reads: bucket(l.limits.PeerReads, l.limits.PeerReads), tasks: bucket(l.limits.PeerTasks/60, l.limits.PeerTasks),
+			seen: newLRU[content.TaskID, struct{}](maxTasks),
+		}
+		l.peers.Add(from, acc)
+	}
+	if !acc.reads.Allow() {
+		return "too many reads of this peer"
+	}
+	if req.Origin != nil {
+		if _, seen := acc.seen.Get(req.Task); !seen {
+			if !acc.tasks.Allow() {
+				return "too many files of this peer"
+			}
+			acc.seen.Add(req.Task, struct{}{})
+		}
+	}
+	l.active++
+	return ""
+}
+
+func (l *Limiter) leave() {
+	l.mu.Lock()
+	l.active--
+	l.mu.Unlock()
+}
+
+// bucket returns a token bucket; without a bound where perSecond is 0.
+func bucket(perSecond, burst float64) *rate.Limiter {
+	if perSecond == 0 {
+		return rate.NewLimiter(rate.Inf, 0)
+	}
+	return rate.NewLimiter(rate.Limit(perSecond), int(math.Max(1, burst)))
+}
+
+// Limits returns the limits in force.
+func (l *Limiter) Limits() Limits {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.limits
+}
+
+// Set changes the limits at once, for reads to come; those that run go on.
+func (l *Limiter) Set(to Limits) error {
+	if err := to.Validate(); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limits = to
+	l.peers.Purge()
+	return nil
+}
+
+// Change sets the limits that a JSON object names, leaves the others, and
+// returns what is in force then.
+func (l *Limiter) Change(text []byte) (any, error) {
+	to := l.Limits()
+	if err := json.Unmarshal(text, &to); err != nil {
+		return nil, fmt.Errorf("limits: %w", err)
+	}
+	if to == l.Limits() {
+		return to, nil
+	}
+	return to, l.Set(to)
+}

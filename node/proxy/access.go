@@ -1,0 +1,193 @@
+package proxy
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
+)
+
+var (
+	errLogin  = errors.New("this node wants a user name and a password")
+	errTooFew = errors.New("this client asks more often than this node allows")
+)
+
+// Access says who may use the faces, and how much at a time. The zero Access
+// lets everybody in, with the default limits.
+type Access struct {
+	// Users checks a name and a password of Proxy-Authorization (Basic, RFC
+	// 7617), on all faces. It may be slow: a yes is remembered for a minute.
+	// Clients of this machine need none. Default: nobody needs one.
+	Users func(name, password string) bool
+	// MaxRequests bounds the requests that are served at once, tunnels aside;
+	// further ones wait, and those that become free go to the client that has
+	// the fewest. A place costs about 64 KiB, and 256 KiB while bytes move.
+	// Default: 1024.
+	MaxRequests int
+	// MaxWaiting bounds those that wait; further ones are refused (503).
+	// Default: 8192.
+	MaxWaiting int
+	// Rate, where positive, is how many requests a second one client may begin,
+	// and Burst how many at once (default: Rate, at least 1); further ones are
+	// refused (429). A client is a user, or an address (an IPv6 /64).
+	Rate  float64
+	Burst int
+}
+
+// Bounds of what is remembered of clients; the least recently seen is forgotten.
+const (
+	maxClients  = 8192
+	loginMemory = time.Minute
+	// An address may be wrong wrongBurst times, and once more every wrongEvery;
+	// until then it is refused unchecked (429).
+	wrongEvery = 2 * time.Second
+	wrongBurst = 5
+)
+
+// gate enforces an Access.
+type gate struct {
+	Access
+	now     func() time.Time
+	share   *share
+	buckets *lru.Cache[string, *rate.Limiter]
+	// logins has the hashes of credentials that were good, and until when.
+	logins *lru.Cache[[sha256.Size]byte, time.Time]
+	// checks lets one login be checked at a time, since that is slow on purpose;
+	// wrong has, by address, what is left of the logins that may be wrong.
+	checks sync.Mutex
+	wrong  *lru.Cache[string, *rate.Limiter]
+}
+
+func newGate(a Access, now func() time.Time) *gate {
+	if a.MaxRequests == 0 {
+		a.MaxRequests = 1024
+	}
+	if a.MaxWaiting == 0 {
+		a.MaxWaiting = 8192
+	}
+	if a.Burst == 0 {
+		a.Burst = max(1, int(a.Rate))
+	}
+	g := &gate{Access: a, now: now, share: newShare(a.MaxRequests, a.MaxWaiting)}
+	var err1, err2, err3 error
+	g.buckets, err1 = lru.New[string, *rate.Limiter](maxClients)
+	g.logins, err2 = lru.New[[sha256.Size]byte, time.Time](maxClients)
+	g.wrong, err3 = lru.New[string, *rate.Limiter](maxClients)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		panic("proxy: " + err.Error()) // the size is a positive constant
+	}
+	return g
+}
+
+// admit says who a request is from, or refuses it: errLogin, errTooFew.
+func (g *gate) admit(r *http.Request, local bool) (client string, err error) {
+	client = addressOf(r)
+	if g.Users != nil && !local {
+		name, password, ok := proxyLogin(r)
+		if !ok {
+			return client, errLogin
+		}
+		if err := g.login(client, name, password); err != nil {
+			return client, err
+		}
+		client = "user " + name
+	}
+	return client, g.allow(client)
+}
+
+// allow refuses a client that asks too often: errTooFew.
+func (g *gate) allow(client string) error {
+	if g.Rate <= 0 {
+		return nil
+	}
+	bucket, ok := g.buckets.Get(client)
+	if !ok {
+		bucket = rate.NewLimiter(rate.Limit(g.Rate), g.Burst)
+		if other, there, _ := g.buckets.PeekOrAdd(client, bucket); there {
+			bucket = other
+		}
+	}
+	if !bucket.AllowN(g.now(), 1) {
+		return errTooFew
+	}
+	return nil
+}
+
+// enter waits for a place of the client's; leave must follow where it returns
+// nil.
+func (g *gate) enter(ctx context.Context, client string) error { return g.share.take(ctx, client) }
+
+func (g *gate) leave(client string) { g.share.leave(client) }
+
+// login checks credentials, and remembers that they were good: a password that
+// is stored well takes long to check.
+func (g *gate) login(addr, name, password string) error {
+	key := sha256.Sum256([]byte(strconv.Itoa(len(name)) + ":" + name + password))
+	if until, ok := g.logins.Get(key); ok && g.now().Before(until) {
+		return nil
+	}
+	g.checks.Lock()
+	defer g.checks.Unlock()
+	wrong, ok := g.wrong.Get(addr)
+	if !ok {
+		wrong = rate.NewLimiter(rate.Every(wrongEvery), wrongBurst)
+	}
+	now := g.now()
+	if wrong.TokensAt(now) < 1 {
+		return errTooFew
+	}
+	if !g.Users(name, password) {
+		wrong.AllowN(now, 1)
+		g.wrong.Add(addr, wrong)
+		return errLogin
+	}
+	g.logins.Add(key, g.now().Add(loginMemory))
+	return nil
+}
+
+// proxyLogin reads Proxy-Authorization.
+func proxyLogin(r *http.Request) (name, password string, ok bool) {
+	fields := r.Header.Values("Proxy-Authorization")
+	if len(fields) != 1 {
+		return "", "", false
+	}
+	as := http.Request{Header: http.Header{"Authorization": fields}}
+	return as.BasicAuth()
+}
+
+// addressOf returns the address of a client, of IPv6 its network.
+func addressOf(r *http.Request) string {
+	addr, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	ip := addr.Addr().Unmap()
+	if p, err := ip.Prefix(64); ip.Is6() && err == nil {
+		return p.String()
+	}
+	return ip.String()
+}
+
+// stallBody cuts off a client that sends nothing of its body for clientStall.
+type stallBody struct {
+	rc *http.ResponseController
+	io.ReadCloser
+}
+
+// Read follows io.Reader.
+func (b *stallBody) Read(p []byte) (int, error) {
+	_ = b.rc.SetReadDeadline(time.Now().Add(clientStall)) // not every connection can
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		_ = b.rc.SetReadDeadline(time.Time{}) // what follows has its own
+	}
+	return n, err
+}

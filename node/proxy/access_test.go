@@ -1,0 +1,225 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// ask sends a request from an address to the handler.
+func ask(h *Handler, from string, header http.Header) *http.Response {
+	r := httptest.NewRequest("GET", "http://origin.test/file", nil)
+	r.RemoteAddr = from
+	for name, values := range header {
+		r.Header[name] = values
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w.Result()
+}
+
+// TestUsers: clients elsewhere need a name and a password, on every face; these
+// go no further.
+func TestUsers(t *testing.T) {
+	var checks atomic.Int64
+	now := time.Unix(1_800_000_000, 0)
+	swarm := newFakeSwarm(10)
+	h := New(Config{Opener: swarm, Now: func() time.Time { return now }, Access: Access{Users: func(name, password string) bool {
+		checks.Add(1)
+		return name == "ann" && password == "se:cret"
+	}}})
+	good := header("Proxy-Authorization", "Basic YW5uOnNlOmNyZXQ=")
+	for i, c := range []struct {
+		from   string
+		header http.Header
+		status int
+	}{
+		{"127.0.0.1:9", nil, 200},
+		{"192.0.2.1:9", nil, 407},
+		{"192.0.2.1:9", header("Proxy-Authorization", "Basic YW5uOndyb25n"), 407},
+		{"192.0.2.1:9", header("Proxy-Authorization", "Bearer x"), 407},
+		{"192.0.2.1:9", header("Authorization", "Basic YW5uOnNlOmNyZXQ="), 407},
+		{"192.0.2.1:9", header("Proxy-Authorization", "Basic YW5uOnNlOmNyZXQ=", "Proxy-Authorization", "x"), 407},
+		{"192.0.2.1:9", good, 200},
+		{"[2001:db8::1]:9", good, 200},
+	} {
+		res := ask(h, c.from, c.header)
+		if res.StatusCode != c.status {
+			t.Errorf("%d: %s, want %d", i, res.Status, c.status)
+		}
+		if c.status == 407 {
+			wantHeader(t, res.Header, "Proxy-Authenticate", `Basic realm="p2pnode", charset="UTF-8"`)
+		}
+	}
+	if n := checks.Load(); n != 2 {
+		t.Errorf("%d checks, want one of the wrong password and one of the right", n)
+	}
+	now = now.Add(loginMemory)
+	if ask(h, "192.0.2.1:9", good); checks.Load() != 3 {
+		t.Error("a yes is remembered for longer than it should")
+	}
+	for _, target := range []string{"/url/http://origin.test/file", "/other"} {
+		r := httptest.NewRequest("GET", target, nil)
+		r.RemoteAddr = "192.0.2.1:9"
+		w := httptest.NewRecorder()
+		if h.ServeHTTP(w, r); w.Code != 407 {
+			t.Errorf("%s: %d", target, w.Code)
+		}
+	}
+	r := httptest.NewRequest("CONNECT", "origin.test:443", nil)
+	r.RequestURI, r.RemoteAddr = "origin.test:443", "192.0.2.1:9"
+	w := httptest.NewRecorder()
+	if h.ServeHTTP(w, r); w.Code != 407 {
+		t.Errorf("CONNECT: %d", w.Code)
+	}
+}
+
+// TestRate: a client has a bucket, and an IPv6 network is one client.
+func TestRate(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	h := New(Config{Opener: newFakeSwarm(10), Now: func() time.Time { return now }, Access: Access{Rate: 2, Burst: 3}})
+	want := func(from string, status int) {
+		t.Helper()
+		res := ask(h, from, nil)
+		if res.StatusCode != status {
+			t.Errorf("%s: %s, want %d", from, res.Status, status)
+		}
+		if status == 429 {
+			wantHeader(t, res.Header, "Retry-After", "1")
+		}
+	}
+	for range 3 {
+		want("192.0.2.1:9", 200)
+		want("[2001:db8::1]:9", 200)
+	}
+	want("192.0.2.1:10", 429)
+	want("[2001:db8::2]:9", 429)
+	want("192.0.2.2:9", 200)
+	now = now.Add(time.Second)
+	want("192.0.2.1:9", 200)
+	want("192.0.2.1:9", 200)
+	want("192.0.2.1:9", 429)
+}
+
+// TestMaxRequests: those that find no place wait, and give up with their client.
+func TestMaxRequests(t *testing.T) {
+	entered, release := make(chan struct{}, 8), make(chan struct{})
+	origin := startOrigin(t, func(w http.ResponseWriter, _ *http.Request) {
+		entered <- struct{}{}
+		<-release
+		_, _ = io.WriteString(w, "x")
+	})
+	n := startNode(t, Config{Access: Access{MaxRequests: 1, MaxWaiting: 1}})
+	results := make(chan string, 8)
+	get := func(ctx context.Context) {
+		req, err := http.NewRequestWithContext(ctx, "GET", origin.URL, http.NoBody)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		res, err := n.client.Do(req)
+		if err != nil {
+			results <- "error"
+			return
+		}
+		_ = res.Body.Close()
+		results <- fmt.Sprint(res.StatusCode)
+	}
+	waiting := func(want int) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			s := n.handler.gate.share
+			s.mu.Lock()
+			queued := s.queued
+			s.mu.Unlock()
+			if queued == want {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%d wait, want %d", queued, want)
+			}
+			<-time.After(time.Millisecond)
+		}
+	}
+	go get(t.Context())
+	<-entered
+	ctx, cancel := context.WithCancel(t.Context())
+	go get(ctx)
+	waiting(1)
+	get(t.Context())
+	if got := <-results; got != "503" {
+		t.Errorf("a third: %s", got)
+	}
+	cancel()
+	if got := <-results; got != "error" {
+		t.Errorf("a client that went away: %s", got)
+	}
+	waiting(0)
+	go get(t.Context())
+	waiting(1)
+	close(release)
+	for range 2 {
+		if got := <-results; got != "200" {
+			t.Errorf("%s", got)
+		}
+	}
+}
+
+// TestUploadDeadline: an upload has its deadlines, which its connection does
+// not keep.
+func TestUploadDeadline(t *testing.T) {
+	origin := startOrigin(t, func(w http.ResponseWriter, r *http.Request) {
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n, err)
+	})
+	n := startNode(t, Config{})
+	res, body, err := n.do(t, "POST", origin.URL, nil, io.LimitReader(endless{}, 1<<20))
+	if err != nil || string(body) != "1048576 <nil>" {
+		t.Fatalf("%s %q, %v", res.Status, body, err)
+	}
+	// The deadline of the body does not outlive it: the connection serves on.
+	for range 3 {
+		if _, body, err = n.do(t, "POST", origin.URL, nil, io.LimitReader(endless{}, 10)); err != nil || string(body) != "10 <nil>" {
+			t.Errorf("%q, %v", body, err)
+		}
+	}
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// TestWrongLogins: an address that keeps sending wrong passwords is soon refused
+// without a check, which costs; others are not.
+func TestWrongLogins(t *testing.T) {
+	now, checks := time.Unix(1_800_000_000, 0), 0
+	h := New(Config{Opener: newFakeSwarm(10), Now: func() time.Time { return now }, Access: Access{
+		Users: func(_, password string) bool { checks++; return password == "right" },
+	}})
+	login := func(from, password string) int {
+		r := httptest.NewRequest(http.MethodGet, "http://origin.test/", http.NoBody)
+		r.SetBasicAuth("ann", password)
+		return ask(h, from, http.Header{"Proxy-Authorization": r.Header["Authorization"]}).StatusCode
+	}
+	for range 100 {
+		login("192.0.2.1:9", "wrong")
+	}
+	if checks != wrongBurst {
+		t.Errorf("%d checks of one address, want %d", checks, wrongBurst)
+	}
+	if s := login("192.0.2.1:9", "right"); s != http.StatusTooManyRequests {
+		t.Errorf("guessing goes on: %d", s)
+	}
+	if s := login("192.0.2.2:9", "right"); s == http.StatusTooManyRequests || s == http.StatusProxyAuthRequired {
+		t.Errorf("another address: %d", s)
+	}
+	now = now.Add(wrongEvery)
+	if s := login("192.0.2.1:9", "right"); s == http.StatusTooManyRequests || s == http.StatusProxyAuthRequired {
+		t.Errorf("later: %d", s)
+	}
+}

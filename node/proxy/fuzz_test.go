@@ -1,0 +1,105 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/p2pnode/p2pnode/internal/content"
+)
+
+// FuzzTarget: whatever a client writes as its target, what is asked for is the
+// host that was judged.
+func FuzzTarget(f *testing.F) {
+	for _, s := range []string{
+		"/url/https://example.org/x?y=z", "/url/https:/example.org//x", "http://example.org:8080/a%2fb", "http://a@b/", "/v2/x/manifests/y?ns=docker.io",
+		"*", "/", "http://[::1]:80/", "/url/file:///etc/passwd", "example.org:443",
+	} {
+		f.Add(s)
+	}
+	m := newMirror(Config{})
+	f.Fuzz(func(t *testing.T, uri string) {
+		u, err := url.ParseRequestURI(uri)
+		if err != nil {
+			return
+		}
+		r := &http.Request{Method: http.MethodGet, RequestURI: uri, URL: u}
+		if _, err := m.parse(r); err != nil && !errors.Is(err, content.ErrURL) && !errors.Is(err, errNoRegistryPath) {
+			t.Errorf("mirror: %v", err)
+		}
+		if addr, err := tunnelAddr(uri); err == nil && (strings.ContainsAny(addr, "/@?# ") || !strings.Contains(addr, ":")) {
+			t.Errorf("CONNECT to %q goes to %q", uri, addr)
+		}
+		got, err := parseTarget(r)
+		if err != nil || got.url == nil {
+			return
+		}
+		task, err := content.NewTask(got.raw, content.Filter{})
+		if err != nil {
+			return
+		}
+		if want, err := url.Parse(task.URL); err != nil || !strings.EqualFold(want.Hostname(), got.url.Hostname()) && isASCII(got.url.Hostname()) && !strings.Contains(got.raw, "%") {
+			t.Errorf("%q is judged as %s and asked of %s: %v", uri, task.URL, got.url.Host, err)
+		}
+	})
+}
+
+// FuzzConnect: whatever a CONNECT request looks like, it reaches no host that a
+// rule blocks, nor this node itself, however these are spelt, and what is dialled is
+// a host and a port.
+func FuzzConnect(f *testing.F) {
+	for _, s := range []string{
+		"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\n\r\n", "CONNECT BLOCKED.test:443 HTTP/1.1\r\nHost: a.test\r\n\r\nearly",
+		"CONNECT blocked.test.:443 HTTP/1.0\r\n\r\n", "CONNECT NODE.test:65001 HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT [::1]:1 HTTP/1.1\r\nHost: x\r\n\r\n",
+		"CONNECT http://blocked.test:443 HTTP/1.1\r\nHost: x\r\n\r\n", "CONNECT /blocked.test:443 HTTP/1.1\r\nHost: blocked.test:443\r\n\r\n",
+		"CONNECT a:443@blocked.test:443 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n", "CONNECT 127.1:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+		"CONNECT bl\u24DEcked.test:0443 HTTP/1.1\r\nHost: x\r\nVia: 1.1 me\r\n\r\n",
+	} {
+		f.Add(s)
+	}
+	rules, err := NewRules([]Rule{{Hosts: []string{"blocked.test"}, Action: ActionBlock}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	var dialled []string
+	dial := func(_ context.Context, _, addr string) (net.Conn, error) {
+		dialled = append(dialled, addr)
+		return nil, ErrForbidden
+	}
+	h := New(Config{
+		Opener: &fakeSwarm{openErr: ErrPassThrough}, Rules: rules, Name: "me", DialLocal: dial, DialRemote: dial,
+		Self: func(hostport string) bool { return hostport == "node.test:65001" },
+	})
+	f.Fuzz(func(t *testing.T, raw string) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(raw)))
+		if err != nil || r.Method != http.MethodConnect {
+			return
+		}
+		dialled = nil
+		r.RemoteAddr = "127.0.0.1:1"
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code < 400 {
+			t.Errorf("answered %d without a connection", w.Code)
+		}
+		for _, addr := range dialled {
+			host, port, err := net.SplitHostPort(addr)
+			n, err2 := strconv.ParseUint(port, 10, 16)
+			if err != nil || err2 != nil || n == 0 || host == "" || strings.ContainsAny(host, "/@?#% ") || !isASCII(host) ||
+				strings.TrimSuffix(strings.ToLower(host), ".") == "blocked.test" || strings.EqualFold(addr, "node.test:65001") {
+				t.Errorf("dials %q for %q", addr, raw)
+			}
+		}
+	})
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
+}

@@ -1,0 +1,157 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/p2pnode/p2pnode/seed/origin/registry"
+)
+
+// maxRefusal bounds what is kept of the body of a 401.
+const maxRefusal = 64 << 10
+
+// relay streams the registry's own answer. A client without credentials gets
+// what anybody can have, with a token that the mirror fetches; else the
+// registry's challenge, so that it can get its own.
+func (h *Handler) relay(x *exchange, t target) {
+	x.transport = h.anonymous(x)
+	h.direct(x, t)
+}
+
+// anonymous returns the transport to registries of an exchange.
+func (h *Handler) anonymous(x *exchange) http.RoundTripper {
+	return anonymousTransport{base: h.transport(x), tokens: h.mirror.tokens}
+}
+
+// anonymousTransport adds anonymous tokens to requests without credentials.
+type anonymousTransport struct {
+	base   http.RoundTripper
+	tokens *registry.Tokens
+}
+
+// RoundTrip implements http.RoundTripper.
+func (a anonymousTransport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Header.Get("Authorization") != "" {
+		return a.base.RoundTrip(r)
+	}
+	if kept, ok := a.tokens.Authorization(r.URL); ok {
+		res, err := a.base.RoundTrip(withAuthorization(r, kept))
+		if err != nil || res.StatusCode != http.StatusUnauthorized {
+			return res, err
+		}
+		res.Body.Close()
+	}
+	refused, err := a.base.RoundTrip(r)
+	if err != nil || refused.StatusCode != http.StatusUnauthorized {
+		return refused, err
+	}
+	challenge, ok := registry.ParseChallenge(refused.Header)
+	if !ok {
+		return refused, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(refused.Body, maxRefusal))
+	refused.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	refused.Body = io.NopCloser(bytes.NewReader(body))
+	token, err := a.tokens.Fetch(r.Context(), r.URL, challenge, a.get)
+	if err != nil {
+		return refused, nil //nolint:nilerr // the client may have credentials of its own
+	}
+	res, err := a.base.RoundTrip(withAuthorization(r, token))
+	if err != nil || res.StatusCode != http.StatusUnauthorized && res.StatusCode != http.StatusForbidden {
+		return res, err
+	}
+	res.Body.Close()
+	return refused, nil
+}
+
+// get implements registry.Do.
+func (a anonymousTransport) get(ctx context.Context, u *url.URL) (*http.Response, error) {
+	req := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{"Accept": {"application/json"}}}
+	return a.base.RoundTrip(req.WithContext(ctx))
+}
+
+func withAuthorization(r *http.Request, field string) *http.Request {
+	out := r.Clone(r.Context())
+	out.Header.Set("Authorization", field)
+	return out
+}
+
+// mirrored makes what a registry's answer refers to stay on the mirror: a
+// relative reference would lead the client to another registry. Absolute ones,
+// to the servers that hold the blobs, are left as they are.
+func (x *exchange) mirrored(res *http.Response, t target) {
+	ns := x.r.URL.Query().Get("ns")
+	if loc := res.Header.Get("Location"); loc != "" {
+		res.Header.Set("Location", mirrorReference(t.url, loc, ns))
+	}
+	for i, link := range res.Header["Link"] {
+		if ref, params, ok := strings.Cut(strings.TrimPrefix(link, "<"), ">"); ok && strings.HasPrefix(link, "<") {
+			res.Header["Link"][i] = "<" + mirrorReference(t.url, ref, ns) + ">" + params
+		}
+	}
+}
+
+// mirrorReference turns a reference without a host, relative to a URL of a
+// registry, into one that means the same to a client of the mirror.
+func mirrorReference(base *url.URL, reference, ns string) string {
+	ref, err := url.Parse(reference)
+	if err != nil || ref.IsAbs() || ref.Host != "" {
+		return reference
+	}
+	plain := *base
+	plain.Opaque = ""
+	to := plain.ResolveReference(ref)
+	if ns == "" || !strings.HasPrefix(to.Path, "/v2/") {
+		return to.String()
+	}
+	query := to.RawQuery
+	if query != "" {
+		query += "&"
+	}
+	return (&url.URL{Path: to.Path, RawPath: to.RawPath, RawQuery: query + "ns=" + url.QueryEscape(ns)}).String()
+}
+
+// errorCodes are the codes of the OCI distribution specification, and for the
+// rest those of the distribution project.
+var errorCodes = map[int]string{
+	http.StatusBadRequest:         "NAME_INVALID",
+	http.StatusUnauthorized:       "UNAUTHORIZED",
+	http.StatusForbidden:          "DENIED",
+	http.StatusNotFound:           "NAME_UNKNOWN",
+	http.StatusMethodNotAllowed:   "UNSUPPORTED",
+	http.StatusTooManyRequests:    "TOOMANYREQUESTS",
+	http.StatusServiceUnavailable: "UNAVAILABLE",
+	http.StatusBadGateway:         "UNAVAILABLE",
+	http.StatusGatewayTimeout:     "UNAVAILABLE",
+}
+
+// registryError is an error text in the form that registries' clients read.
+func registryError(status int, text string) string {
+	type detail struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	code, ok := errorCodes[status]
+	if !ok {
+		code = "UNKNOWN"
+	}
+	body, err := json.Marshal(map[string][]detail{"errors": {{code, strings.TrimSpace(text)}}})
+	if err != nil {
+		panic("proxy: " + err.Error()) // strings can be marshalled
+	}
+	return string(body)
+}
+
+// json answers with a document of our own.
+func (x *exchange) json(status int, body string) {
+	x.w.Header().Set(headerAPIVersion, apiVersion)
+	x.body(status, "application/json", body)
+}

@@ -1,0 +1,143 @@
+package proxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+)
+
+func TestShutdownCutsTunnels(t *testing.T) {
+	n := startNode(t, Config{})
+	hold := listen(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
+	_, br, _ := n.open(t, "CONNECT", connectTo(hold))
+	n.shutdown(t)
+	if _, err := br.ReadByte(); err == nil {
+		t.Error("the tunnel survived")
+	}
+	if _, err := net.Dial("tcp", n.addr); err == nil {
+		t.Error("the port still answers")
+	}
+}
+
+func TestShutdownLetsRequestsEnd(t *testing.T) {
+	swarm := newFakeSwarm(100_000)
+	copying, release := make(chan struct{}), make(chan struct{})
+	n := startNode(t, Config{Opener: openerFunc(func(ctx context.Context, req Request) (File, error) {
+		close(copying)
+		<-release
+		return swarm.Open(ctx, req)
+	})})
+	go func() {
+		<-copying
+		n.stop()
+		for { // until the listener is closed the shutdown has not begun
+			conn, err := net.Dial("tcp", n.addr)
+			if err != nil {
+				break
+			}
+			_ = conn.Close()
+		}
+		close(release)
+	}()
+	res, body, err := n.get(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, res, 200)
+	wantBody(t, body, swarm.data)
+}
+
+func TestRunReportsListener(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = ln.Close()
+	if err := NewServer(New(Config{Opener: newFakeSwarm(1)}), ln).Run(t.Context()); err == nil {
+		t.Error("no error for a closed listener")
+	}
+}
+
+// idleCounter counts how often it is told to close its idle connections.
+type idleCounter struct {
+	http.RoundTripper
+	calls int
+}
+
+func (c *idleCounter) CloseIdleConnections() { c.calls++ }
+
+// TestRunWaitsForHandlers has an opener that is slow to notice that it was cut
+// off.
+func TestRunWaitsForHandlers(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	opening, cut, release := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	direct := &idleCounter{}
+	s := NewServer(New(Config{DirectLocal: direct, Opener: openerFunc(func(ctx context.Context, _ Request) (File, error) {
+		close(opening)
+		<-ctx.Done()
+		close(cut)
+		<-release
+		return nil, ctx.Err()
+	})}), ln)
+	s.grace = time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	returned := make(chan error, 1)
+	go func() { returned <- s.Run(ctx) }()
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("GET http://origin.test/ HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	<-opening
+	cancel()
+	<-cut
+	s.mu.Lock()
+	running := s.running
+	s.mu.Unlock()
+	select {
+	case err := <-returned:
+		t.Fatalf("returned %v with %d handlers running", err, running)
+	default:
+	}
+	if direct.calls != 0 {
+		t.Error("idle connections closed before the handlers returned")
+	}
+	close(release)
+	if err := <-returned; err != nil {
+		t.Error(err)
+	}
+	if direct.calls != 1 {
+		t.Errorf("idle connections closed %d times", direct.calls)
+	}
+}
+
+// deadlineWriter notes the write deadlines that are set on it.
+type deadlineWriter struct {
+	*httptest.ResponseRecorder
+	deadlines []time.Time
+}
+
+func (w *deadlineWriter) SetWriteDeadline(t time.Time) error {
+	w.deadlines = append(w.deadlines, t)
+	return nil
+}
+
+// TestStalledClient checks that a write has a deadline, and that the next
+// request on the connection does not inherit it.
+func TestStalledClient(t *testing.T) {
+	w := &deadlineWriter{ResponseRecorder: httptest.NewRecorder()}
+	New(Config{Opener: newFakeSwarm(10)}).ServeHTTP(w, httptest.NewRequest("GET", "http://origin.test/", nil))
+	if len(w.deadlines) != 2 || w.deadlines[0].IsZero() || !w.deadlines[1].IsZero() {
+		t.Errorf("deadlines %v", w.deadlines)
+	}
+}

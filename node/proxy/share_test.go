@@ -1,0 +1,75 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestShare: places go to the client that has the fewest, in the order in which
+// its requests came.
+func TestShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShare(2, 4)
+		var order []string
+		ask := func(client, name string) {
+			go func() {
+				if err := s.take(t.Context(), client); err != nil {
+					t.Error(err)
+				}
+				order = append(order, name)
+			}()
+			synctest.Wait()
+		}
+		ask("greedy", "g1")
+		ask("greedy", "g2")
+		ask("greedy", "g3")
+		ask("greedy", "g4")
+		ask("other", "o1")
+		ask("other", "o2")
+		if err := s.take(t.Context(), "third"); !errors.Is(err, errBusy) {
+			t.Errorf("a fifth waits: %v", err)
+		}
+		leave := func(client string) {
+			s.leave(client)
+			synctest.Wait()
+		}
+		leave("greedy") // greedy 1, other 0
+		leave("greedy") // greedy 0, other 1
+		leave("other")
+		leave("greedy")
+		if want := []string{"g1", "g2", "o1", "g3", "o2", "g4"}; !slices.Equal(order, want) {
+			t.Errorf("order %v, want %v", order, want)
+		}
+		leave("greedy")
+		leave("other")
+		if s.free != 2 || len(s.clients) != 0 || s.queued != 0 {
+			t.Errorf("at the end %d free, %d clients, %d queued", s.free, len(s.clients), s.queued)
+		}
+	})
+}
+
+// TestShareGivesUp: who goes away while he waits leaves nothing behind.
+func TestShareGivesUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShare(1, 10)
+		if err := s.take(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := s.take(ctx, "b"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if s.queued != 0 || len(s.clients) != 1 {
+			t.Errorf("%d queued, %d clients", s.queued, len(s.clients))
+		}
+		s.leave("a")
+		if err := s.take(t.Context(), "b"); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

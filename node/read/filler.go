@@ -1,0 +1,390 @@
+package read
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/p2pnode/p2pnode/internal/content"
+	"github.com/p2pnode/p2pnode/protocols/rangeread"
+	"github.com/p2pnode/p2pnode/seed"
+	"github.com/p2pnode/p2pnode/seed/origin"
+)
+
+// Map knows the seeds of tasks.
+type Map interface {
+	// Sources appends the peers to ask for a stripe to dst, best first: this
+	// node itself, first, where it owns the stripe; skip are not among them.
+	Sources(dst []peer.ID, task content.TaskID, stripe int64, sequential bool, skip []peer.ID) []peer.ID
+	// Gateway returns the peer, but for skip, through which all of this node's
+	// site reads a stripe; false where that is this node, or there is no need.
+	Gateway(task content.TaskID, stripe int64, sequential bool, skip []peer.ID) (peer.ID, bool)
+	// Owner returns the seed, but for skip, that reads a stripe from the origin.
+	Owner(task content.TaskID, stripe int64, sequential bool, skip []peer.ID) (peer.ID, bool)
+	// StandIn returns who is to read a stripe from the origin where all seeds of
+	// the task are in skip; false where a seed is left, or nobody.
+	StandIn(task content.TaskID, stripe int64, sequential bool, skip []peer.ID) (peer.ID, bool)
+	// IsSeed reports whether this node is a seed of the task.
+	IsSeed(task content.TaskID) bool
+	// Previous appends the peers to dst that owned a stripe a moment ago, under
+	// earlier maps and but for skip, the last first.
+	Previous(dst []peer.ID, task content.TaskID, stripe int64, sequential bool, skip []peer.ID) []peer.ID
+	// MayGrant reports whether a peer is a seed by the word of a supernode, now or
+	// a few minutes ago: it may see credentials.
+	MayGrant(p peer.ID) bool
+	// Version of the map, for requests.
+	Version() (epoch, seq uint64)
+}
+
+// Health hears how peers answered, and knows whom not to wait for.
+//
+// Success is told after what time the first byte came, or after what time the
+// peer may be asked again where it was busy.
+type Health interface {
+	Success(p peer.ID, firstByte time.Duration)
+	Failure(p peer.ID)
+	// Wrong hears of a peer that sent wrong bytes; false where it was banned for
+	// them already.
+	Wrong(p peer.ID) bool
+	// Doubtful reports whether a peer has failed and not succeeded since; Probe
+	// whether it is time to see if it is back, and the caller is to do it.
+	Doubtful(p peer.ID) bool
+	Probe(p peer.ID) bool
+}
+
+// Providers finds peers that announced a task, and makes them reachable.
+type Providers interface {
+	Find(ctx context.Context, task content.TaskID) []peer.ID
+	// Met makes a peer reachable to which a source referred.
+	Met(info peer.AddrInfo)
+}
+
+// FillerConfig configures a Filler. All interfaces are required.
+type FillerConfig struct {
+	Self      peer.ID
+	Client    *rangeread.Client
+	Origin    *origin.Client
+	Map       Map
+	Health    Health
+	Providers Providers
+	// Seed says that this node reads origins as a seed.
+	Seed bool
+	// Fallback lets this node read the origin when every source failed.
+	Fallback bool
+	// Start is how long after NewFiller the map may still be incomplete: until
+	// then a fill for a client of this node that finds no source looks again,
+	// instead of failing. 0: it fails.
+	Start time.Duration
+	// Logger; nil discards. Registerer; nil for none.
+	Logger     *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Filler implements seed.Filler.
+type Filler struct {
+	cfg     FillerConfig
+	log     *slog.Logger
+	metrics *metrics
+	probes  chan probe
+	started time.Time
+	closed  *closed
+}
+
+// NewFiller returns a filler. Its Run sees whether peers that failed are back.
+func NewFiller(cfg FillerConfig) *Filler {
+	log := cfg.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Filler{cfg: cfg, log: log, metrics: newMetrics(cfg.Registerer), probes: make(chan probe, maxProbes), started: time.Now(), closed: newClosed()}
+}
+
+// Bounds of one fill.
+const (
+	busyTries = 20
+	busyDelay = 50 * time.Millisecond
+	// busyTime bounds the waits for busy peers: one that stays so for longer is as
+	// good as gone, and would hold its readers up with each block anew.
+	busyTime   = 5 * time.Second
+	originRead = 64 << 10
+	// retryAfter is when an origin may be asked again that failed and did not
+	// say: it has been tried more than once.
+	retryAfter = time.Second
+	// lookAgain is the time between tries while the map may be incomplete.
+	lookAgain = 200 * time.Millisecond
+)
+
+// fill is the state of one Fill.
+type fill struct {
+	*Filler
+	job     *seed.Job
+	dead    []peer.ID // told to later sources
+	doubted []peer.ID // those among them that were not asked: the last resort
+	failed  map[peer.ID]bool
+	recheck map[peer.ID]bool // asked once more, after wrong bytes
+	busy    int
+	waited  time.Duration    // for those that were
+	noFill  bool             // the origin refused: only what peers hold
+	looked  bool             // in the DHT
+	former  map[peer.ID]bool // asked for what they hold, as previous owners
+	found   []peer.ID
+	holders []peer.ID // to whom a source referred, still to be asked
+	holder  peer.ID   // the one among them that is asked now
+	refers  int       // how often a source referred
+	last    error
+	gateway peer.ID // who is asked to read for this node's site, if anybody is
+	private bool    // a source wants a grant, or a better one
+	refused *seed.OriginError
+}
+
+// Fill implements seed.Filler.
+func (r *Filler) Fill(ctx context.Context, job *seed.Job) error {
+	for {
+		err := r.fill(ctx, job)
+		if err == nil || ctx.Err() != nil || len(job.Path) > 0 || time.Since(r.started) > r.cfg.Start || !unreached(err) {
+			return err
+		}
+		if err := sleep(ctx, lookAgain); err != nil {
+			return err
+		}
+	}
+}
+
+// unreached reports whether a fill failed because nobody could be reached.
+func unreached(err error) bool {
+	var refused *seed.OriginError
+	return errors.Is(err, seed.ErrUnavailable) || errors.As(err, &refused) && refused.Status == 0
+}
+
+// fill tries all sources that are known.
+func (r *Filler) fill(ctx context.Context, job *seed.Job) error {
+	f := &fill{
+		Filler: r, job: job, dead: slices.Clone(job.Skip),
+		failed: map[peer.ID]bool{}, recheck: map[peer.ID]bool{},
+	}
+	for !job.Done() {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		epoch, seq := r.cfg.Map.Version()
+		p, noFill, ok := f.next(ctx)
+		if job.Unsealed() && (!ok || p == r.cfg.Self) {
+			job.Forgo() // nobody has the seal, and all bytes are there
+			continue
+		}
+		if !ok {
+			return f.failure()
+		}
+		var err error
+		if p == r.cfg.Self {
+			if f.fromFormer(ctx) {
+				continue
+			}
+			if e, s := r.cfg.Map.Version(); e != epoch || s != seq {
+				continue // another may own it by now
+			}
+			if err = f.fromOrigin(ctx); err != nil {
+				err = f.originFailed(ctx, err)
+			}
+		} else if err = f.fromPeer(ctx, p, noFill); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			r.log.Debug("source failed", "peer", p, "task", job.Task.ID, "off", job.Pos(), "err", err)
+			err = f.peerFailed(ctx, p, err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failure is the error of a fill that has no source left.
+func (f *fill) failure() error {
+	switch {
+	case f.refused != nil:
+		return f.refused
+	case f.private && !f.job.Private(): // by the word of who may lie, and nobody else could be asked
+		return fmt.Errorf("%w: %w, says a peer that is no seed", seed.ErrUnavailable, seed.ErrPrivate)
+	case f.private:
+		return seed.ErrPrivate
+	case f.last != nil:
+		return fmt.Errorf("%w: last tried: %w", seed.ErrUnavailable, f.last)
+	default:
+		return fmt.Errorf("%w: none is known", seed.ErrUnavailable)
+	}
+}
+
+// stripe returns the stripe of the next byte; 0, the head's, where the size is
+// not known.
+func (f *fill) stripe() (stripe int64, sequential bool) {
+	size := f.job.Size()
+	if size < 0 {
+		return 0, false
+	}
+	if meta, ok := f.job.Meta(); ok {
+		sequential = meta.Sequential
+	}
+	pos := f.job.Pos()
+	if f.job.Unsealed() {
+		pos--
+	}
+	return content.Layout{Size: size}.StripeOf(pos), sequential
+}
+
+// owner returns who owns the stripe of the next byte.
+func (f *fill) owner() peer.ID {
+	stripe, sequential := f.stripe()
+	p, _ := f.cfg.Map.Owner(f.job.Task.ID, stripe, sequential, f.dead)
+	return p
+}
+
+// next chooses a source: this node itself stands for the origin. noFill says
+// that the peer may only answer from what it has.
+func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
+	job := f.job
+	if len(job.Path) > 0 && slices.Contains(job.Path, f.owner()) {
+		return "", false, false // who asks is the one who is to fetch it
+	}
+	f.gateway = ""
+	if p, ok := f.nextHolder(); ok {
+		return p, true, true
+	}
+	if f.gateway, ok = f.nextGateway(); ok {
+		return f.gateway, f.noFill, true
+	}
+	if p, ok := f.nextSeed(); ok {
+		// A request travels to one more peer at the most.
+		return p, f.noFill || len(job.Path) > 1, true
+	}
+	if f.mayAskOrigin() && f.cfg.Seed && f.cfg.Map.IsSeed(job.Task.ID) {
+		return f.cfg.Self, false, true
+	}
+	standIn, stands := f.standIn()
+	if stands && len(job.Path) > 0 && standIn == f.cfg.Self {
+		return standIn, false, true
+	}
+	if len(job.Path) > 0 {
+		return "", false, false
+	}
+	if !f.looked {
+		f.looked = true
+		f.found = f.cfg.Providers.Find(ctx, job.Task.ID)
+	}
+	for _, p := range f.found {
+		if p != f.cfg.Self && !f.failed[p] && !slices.Contains(f.dead, p) {
+			f.metrics.fromProviders.Inc()
+			return p, f.noFill, true
+		}
+	}
+	if n := len(f.doubted); n > 0 {
+		p, f.doubted = f.doubted[0], f.doubted[1:]
+		return p, f.noFill, true
+	}
+	if stands {
+		return standIn, false, true
+	}
+	if f.mayAskOrigin() && f.cfg.Fallback {
+		f.metrics.fallbacks.Inc()
+		return f.cfg.Self, false, true
+	}
+	return "", false, false
+}
+
+// standIn returns who asks the origin while all seeds are dead: this node where
+// it may, or a peer that was not tried yet.
+func (f *fill) standIn() (peer.ID, bool) {
+	if !f.mayAskOrigin() {
+		return "", false
+	}
+	stripe, sequential := f.stripe()
+	p, ok := f.cfg.Map.StandIn(f.job.Task.ID, stripe, sequential, f.dead)
+	if p == f.cfg.Self {
+		return p, ok && f.cfg.Seed
+	}
+	return p, ok && !f.failed[p]
+}
+
+// nextGateway returns who reads the stripe for all of this node's site, where that
+// is another. It was not tried yet, and is not in doubt: the next in order stands
+// for one that is.
+func (f *fill) nextGateway() (peer.ID, bool) {
+	if len(f.job.Path) > 0 {
+		return "", false // a request travels to one more peer, and that is the owner
+	}
+	stripe, sequential := f.stripe()
+	for {
+		p, ok := f.cfg.Map.Gateway(f.job.Task.ID, stripe, sequential, f.dead)
+		if !ok || f.failed[p] {
+			return "", false
+		}
+		if !f.doubt([]peer.ID{p}) {
+			return p, true
+		}
+	}
+}
+
+// nextSeed returns the best seed that was not tried yet; this node itself where
+// it owns the stripe. Seeds in doubt are passed over, for other seeds too: the
+// next in order owns what was theirs.
+func (f *fill) nextSeed() (peer.ID, bool) {
+	var buf [16]peer.ID
+	stripe, sequential := f.stripe()
+	sources := f.cfg.Map.Sources(buf[:0], f.job.Task.ID, stripe, sequential, f.dead)
+	if f.doubt(sources) {
+		sources = f.cfg.Map.Sources(buf[:0], f.job.Task.ID, stripe, sequential, f.dead)
+	}
+	for _, p := range sources {
+		switch {
+		case p == f.cfg.Self:
+			if f.mayAskOrigin() && f.cfg.Seed {
+				return p, true
+			}
+		case !f.failed[p] && !slices.Contains(f.job.Path, p):
+			return p, true
+		}
+	}
+	return "", false
+}
+
+// doubt sets those apart that failed a moment ago, and has the filler see
+// whether they are back; no reader waits for that. It reports whether there
+// were any.
+func (f *fill) doubt(sources []peer.ID) bool {
+	n := len(f.dead)
+	for _, p := range sources {
+		if p == f.cfg.Self || !f.cfg.Health.Doubtful(p) || len(f.dead) == rangeread.MaxPath {
+			continue
+		}
+		f.dead, f.doubted = append(f.dead, p), append(f.doubted, p)
+		if f.cfg.Health.Probe(p) {
+			select {
+			case f.probes <- probe{p, f.job.Task.ID}:
+			default: // many are in doubt: another time
+			}
+		}
+	}
+	return len(f.dead) > n
+}
+
+func (f *fill) mayAskOrigin() bool {
+	return !f.noFill && f.job.Origin.URL != ""
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

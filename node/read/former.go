@@ -1,0 +1,115 @@
+package read
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/p2pnode/p2pnode/protocols/rangeread"
+	"github.com/p2pnode/p2pnode/seed"
+)
+
+// formerPatience is how long a previous owner may take to send something of what
+// it holds: it has that at hand, or else the origin is asked.
+const formerPatience = 500 * time.Millisecond
+
+// fromFormer reads what the previous owners of the stripe hold of what the job
+// wants, before this node, which owns it now, asks the origin: a change of the
+// map by itself costs the origin nothing. It reports whether something came.
+// Failures mean nothing: the origin is next.
+func (f *fill) fromFormer(ctx context.Context) bool {
+	stripe, sequential := f.stripe()
+	if sequential || f.job.Unsealed() || !f.named() {
+		return false
+	}
+	for _, p := range f.formers(stripe) {
+		if f.former[p] || f.failed[p] || slices.Contains(f.job.Path, p) {
+			continue
+		}
+		if f.former == nil {
+			f.former = map[peer.ID]bool{}
+		}
+		f.former[p] = true
+		before := f.job.Pos()
+		_, known := f.job.Meta()
+		err := f.held(ctx, p)
+		if rangeread.StatusOf(err) == rangeread.StatusRefer {
+			err = f.held(ctx, p) // nobody is referred twice
+		}
+		f.log.Debug("asked a previous owner", "peer", p, "task", f.job.Task.ID, "off", before, "len", f.job.Pos()-before, "err", err)
+		if now, _ := f.job.Meta(); f.job.Done() || f.job.Pos() > before || !known && !now.Generation.IsZero() {
+			return true
+		}
+	}
+	return false
+}
+
+// formers returns the previous owners of a stripe; for one that is dead who stood
+// for it.
+func (f *fill) formers(stripe int64) []peer.ID {
+	skip := slices.Clone(f.dead)
+	for {
+		owners := f.cfg.Map.Previous(nil, f.job.Task.ID, stripe, false, skip)
+		doubted := slices.DeleteFunc(slices.Clone(owners), func(p peer.ID) bool {
+			return slices.Contains(skip, p) || !f.cfg.Health.Doubtful(p)
+		})
+		if len(doubted) == 0 || len(skip) >= rangeread.MaxPath {
+			return slices.DeleteFunc(owners, func(p peer.ID) bool { return slices.Contains(skip, p) || f.cfg.Health.Doubtful(p) })
+		}
+		skip = append(skip, doubted...)
+	}
+}
+
+// named reports whether it is settled which version of the file is wanted: what a
+// peer holds does not say which one is current.
+func (f *fill) named() bool {
+	_, known := f.job.Meta()
+	return (known || !f.job.Expect.IsZero()) && f.job.Known.IsZero() && !f.job.Validate
+}
+
+// held reads what a peer holds of what the job wants.
+func (f *fill) held(ctx context.Context, p peer.ID) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch := time.AfterFunc(formerPatience, cancel)
+	defer watch.Stop()
+	job := f.job
+	req := rangeread.Request{
+		Task: job.Task.ID, Generation: job.Expect, Range: job.Want(), NoFill: true, Path: append(slices.Clone(job.Path), f.cfg.Self), Skip: f.dead,
+	}
+	if meta, known := job.Meta(); known {
+		req.Generation = meta.Generation
+	}
+	req.Epoch, req.Seq = f.cfg.Map.Version()
+	req.Grant = job.Grant()
+	job.AskHeld()
+	start := time.Now()
+	body, err := f.cfg.Client.Open(ctx, p, req)
+	if err != nil {
+		var answer *rangeread.Error
+		if !errors.As(err, &answer) && ctx.Err() == nil { // slow is not dead
+			f.cfg.Health.Failure(p)
+		}
+		return err
+	}
+	defer func() { _ = body.Close() }()
+	f.cfg.Health.Success(p, time.Since(start))
+	if body.Header.Meta.Sequential { // nobody has a part of it
+		return nil
+	}
+	if err := job.Begin(seed.Found{Meta: body.Header.Meta, CacheControl: body.Header.CacheControl, Age: body.Header.Age, Private: body.Header.Private}); err != nil {
+		return err
+	}
+	if job.Pos() != req.Range.Off {
+		return nil
+	}
+	err = f.receive(ctx, body, func() { watch.Reset(formerPatience) })
+	if errors.Is(err, rangeread.ErrCorrupt) {
+		f.metrics.wrongAnswers.Inc()
+		f.cfg.Health.Wrong(p)
+	}
+	return err
+}

@@ -1,0 +1,179 @@
+package read
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/p2pnode/p2pnode/internal/content"
+	"github.com/p2pnode/p2pnode/internal/p2ptest"
+	"github.com/p2pnode/p2pnode/protocols/rangeread"
+	"github.com/p2pnode/p2pnode/seed"
+)
+
+// TestMovedOwnership: who has become the owner of a stripe reads what the
+// previous owner holds of it, and the origin for the rest;
+// who is slow, refuses, or is known to be dead costs no more than a moment.
+func TestMovedOwnership(t *testing.T) {
+	for name, tc := range map[string]struct {
+		serve  func(s *source) func(context.Context, int, rangeread.Request, *rangeread.Answer) error
+		dead   bool
+		asked  string
+		origin int64 // bytes
+	}{
+		"holds it": {nil, false, "[1]", 0},
+		"holds a part": {func(s *source) func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+			return func(_ context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
+				if err := s.upTo(a, 256*kib, nil); err != nil {
+					return err
+				}
+				return rangeread.NewError(rangeread.StatusNotFound, "scripted")
+			}
+		}, false, "[1]", 768 * kib},
+		"holds nothing": {func(*source) func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+			return func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+				return rangeread.NewError(rangeread.StatusNotFound, "scripted")
+			}
+		}, false, "[1]", mib},
+		"holds another version": {func(*source) func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+			return func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+				return rangeread.NewError(rangeread.StatusChanged, "scripted")
+			}
+		}, false, "[1]", mib},
+		"waits itself": {func(s *source) func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+			return func(ctx context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
+				return a.Wait(ctx, rangeread.WaitPeer, make(chan struct{}))
+			}
+		}, false, "[1]", mib},
+		"refers": {func(s *source) func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+			return func(_ context.Context, n int, _ rangeread.Request, a *rangeread.Answer) error {
+				if n == 0 {
+					return rangeread.NewError(rangeread.StatusRefer, "scripted")
+				}
+				return s.upTo(a, mib, nil)
+			}
+		}, false, "[2]", 0},
+		"in doubt": {nil, true, "[0]", mib},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2*mib, 1, func(w *world, _ *FillerConfig, _ *seed.Config) {
+				w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{w.seeds.self}, true, w.seeds.self
+			})
+			w.open(content.Range{})
+			w.origin.Reset()
+			s := w.sources[0]
+			w.seeds.former = []peer.ID{s.id()}
+			w.health.doubtful[s.id()] = tc.dead
+			if tc.serve != nil {
+				s.serve = tc.serve(s)
+			}
+			w.mustRead(content.Range{Off: 0, Len: mib})
+			w.stored(1)
+			if got := w.asked(); got != tc.asked {
+				t.Errorf("the previous owner was asked %s times, want %s", got, tc.asked)
+			}
+			for _, req := range s.requests() {
+				if !req.NoFill || req.Origin != nil {
+					t.Errorf("the previous owner may fill: %+v", req)
+				}
+			}
+			if n := w.origin.Bytes(path); n != tc.origin {
+				t.Errorf("%d bytes from the origin, want %d", n, tc.origin)
+			}
+			if failed := w.health.failed(); len(failed) != 0 {
+				t.Errorf("told of failures of %v: slow is not dead", failed)
+			}
+		})
+	}
+}
+
+// TestFormerIsDead: where a previous owner is dead, who stood for it is asked.
+func TestFormerIsDead(t *testing.T) {
+	w := newWorld(t, 2*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
+		w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{w.seeds.self}, true, w.seeds.self
+	})
+	w.open(content.Range{})
+	w.origin.Reset()
+	w.seeds.former = []peer.ID{w.sources[0].id(), w.sources[1].id()}
+	w.health.doubtful[w.sources[0].id()] = true
+	w.mustRead(content.Range{Len: mib})
+	w.stored(1)
+	w.wantAsked("[0 1]", 0)
+}
+
+// TestMovedOwnershipAgain: where another becomes the owner while the previous one
+// is asked, that one is asked, and not the origin.
+func TestMovedOwnershipAgain(t *testing.T) {
+	w := newWorld(t, 2*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
+		w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{w.seeds.self}, true, w.seeds.self
+		w.seeds.before = func(int) {
+			if w.seeds.changes.Load() > 0 {
+				w.seeds.order = []peer.ID{w.sources[1].id()}
+			}
+		}
+	})
+	w.open(content.Range{})
+	w.origin.Reset()
+	former := w.sources[0]
+	w.seeds.former = []peer.ID{former.id()}
+	former.serve = func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+		w.seeds.changes.Add(1)
+		return rangeread.NewError(rangeread.StatusNotFound, "scripted")
+	}
+	w.mustRead(content.Range{Len: mib})
+	w.stored(1)
+	w.wantAsked("[1 1]", 0)
+}
+
+// TestFormerIsNoOrigin: a previous owner does not say what is current: neither of
+// a file that is not known yet, nor where the question is whether it changed.
+func TestFormerIsNoOrigin(t *testing.T) {
+	w := newWorld(t, mib, 1, func(w *world, _ *FillerConfig, _ *seed.Config) {
+		w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{w.seeds.self}, true, w.seeds.self
+	})
+	w.seeds.former = []peer.ID{w.sources[0].id()}
+	w.mustRead(w.all())
+	w.stored(1)
+	w.wantAsked("[0]", 1)
+	w.data = p2ptest.Bytes(77, mib) // it changes
+	w.origin.Add(path, w.data)
+	r := w.request(content.Range{Len: 1})
+	r.Demand = seed.Demand{Since: time.Now()}
+	f, err := w.m.Open(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	if f.Meta().Generation == w.sources[0].meta.Generation {
+		t.Error("a client that wants the origin's word got the previous owner's")
+	}
+	if got := w.asked(); got != "[0]" {
+		t.Errorf("the previous owner was asked %s times", got)
+	}
+}
+
+// TestFollowedWhileAskingBefore: peers that ask the new owner meanwhile wait with
+// it, whatever their score: it is about to bring the bytes.
+func TestFollowedWhileAskingBefore(t *testing.T) {
+	w := newWorld(t, 33*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
+		w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{w.seeds.self}, true, w.seeds.self
+	})
+	former, reader, stripe := w.sources[0], w.sources[1], int64(1)
+	for w.below(reader.host, stripe) {
+		stripe++
+	}
+	w.open(content.Range{})
+	ask := w.asker(reader)
+	asked := make(chan error, 1)
+	former.serve = func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+		go func() { asked <- ask(content.Range{Off: stripe * mib, Len: mib}, reader.id()) }()
+		return rangeread.NewError(rangeread.StatusNotFound, "scripted")
+	}
+	w.seeds.former = []peer.ID{former.id()}
+	w.mustRead(content.Range{Off: stripe * mib, Len: mib})
+	if err := <-asked; err != nil {
+		t.Errorf("a peer of the new owner: %v", err)
+	}
+}

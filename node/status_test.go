@@ -1,0 +1,37 @@
+package node_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/p2pnode/p2pnode/internal/p2ptest"
+	"github.com/p2pnode/p2pnode/node"
+)
+
+// TestStatusShowsSources: whom a node reads from, how fast, and whether the
+// breaker is open.
+func TestStatusShowsSources(t *testing.T) {
+	data := p2ptest.Bytes(1, 1<<20)
+	origin := p2ptest.NewOrigin(t)
+	url := origin.Add("/file", data)
+	s := startNode(t, node.Config{Seed: true, Site: "here", OriginAllow: []string{"127.0.0.0/8"}})
+	r := startNode(t, node.Config{Supernodes: []string{s.Info().Supernode}, Site: "here"})
+	if status, body := fetch(t, r.Info().Proxy+"/url/"+url); status != http.StatusOK || !bytes.Equal(body, data) {
+		t.Fatalf("read: %d, %d bytes", status, len(body))
+	}
+	sources := func() []node.SourceStatus {
+		var got node.Status
+		if _, body := fetch(t, r.Info().Admin+"/v1/status"); json.Unmarshal(body, &got) != nil {
+			t.Fatalf("status: %s", body)
+		}
+		return got.Sources
+	}
+	p2ptest.Eventually(t, 10*time.Second, func() bool { return len(sources()) > 0 }, "a source")
+	got := sources()[0]
+	if got.Peer.String() != s.Info().Peer || got.Site != "here" || !got.Near || got.Breaker != "closed" || got.FirstByteMs <= 0 || got.Failures != 0 {
+		t.Errorf("source %+v", got)
+	}
+}

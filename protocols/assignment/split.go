@@ -1,0 +1,46 @@
+package assignment
+
+import "google.golang.org/protobuf/proto"
+
+// headroom is what an update has besides its assigns or its page, at most.
+const headroom = 64
+
+// Split cuts assignments into runs that each fit one update, in order. The runs
+// share the array of assigns.
+func Split(assigns []Assign) [][]Assign {
+	return cut(assigns, MaxAssigns, func(a Assign) int { return proto.Size(assignToProto(a)) })
+}
+
+// Pages cuts a whole pool into the pages to publish, each in an update of its
+// own, with consecutive sequence numbers. No members make one empty page.
+func Pages(members []Member) []PoolPage {
+	parts := cut(members, MaxPool, func(m Member) int { return proto.Size(memberToProto(m)) })
+	if len(parts) == 0 {
+		parts = append(parts, nil)
+	}
+	pages := make([]PoolPage, len(parts))
+	for i, p := range parts {
+		pages[i] = PoolPage{Page: i, Pages: len(parts), Members: p}
+	}
+	return pages
+}
+
+// cut splits items into runs of at most limit items whose sizes, each with its
+// tag and length, fit an update.
+func cut[T any](items []T, limit int, size func(T) int) [][]T {
+	var out [][]T
+	start, sum := 0, 0
+	for i, item := range items {
+		n := size(item)
+		n += 1 + uvarintLen(n)
+		if i > start && (sum+n > MaxUpdate-headroom || i-start == limit) {
+			out = append(out, items[start:i:i])
+			start, sum = i, 0
+		}
+		sum += n
+	}
+	if start < len(items) {
+		out = append(out, items[start:])
+	}
+	return out
+}

@@ -1,0 +1,101 @@
+package assignment
+
+import (
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestSplitFits(t *testing.T) {
+	key, _ := testKey(t, 1)
+	for name, assigns := range map[string][]Assign{
+		"none":         nil,
+		"one":          {testAssign(t)},
+		"biggest":      {biggest(t), biggest(t), testAssign(t), biggest(t)},
+		"many small":   make([]Assign, 3*MaxAssigns+1),
+		"random sizes": randomAssigns(t, 400),
+	} {
+		t.Run(name, func(t *testing.T) {
+			var all []Assign
+			runs := Split(assigns)
+			for _, run := range runs {
+				u := Update{Cursor: Cursor{Epoch: 1<<63 - 1, Seq: 1<<64 - 1}, Floor: 1<<64 - 1, Assigns: run}
+				if _, err := Sign(key, u); err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, run...)
+			}
+			if !reflect.DeepEqual(all, assigns) {
+				t.Error("the runs are not the whole, in order")
+			}
+			if name == "many small" && len(runs) != 4 {
+				t.Errorf("%d runs of %d small assigns", len(runs), len(assigns))
+			}
+		})
+	}
+}
+
+func randomAssigns(t *testing.T, n int) []Assign {
+	out := make([]Assign, n)
+	for i := range out {
+		out[i] = testAssign(t)
+		out[i].URL = strings.Repeat("u", rand.IntN(8<<10))
+	}
+	return out
+}
+
+func TestPages(t *testing.T) {
+	key, _ := testKey(t, 1)
+	for _, n := range []int{0, 1, 50, MaxPool} {
+		var members []Member
+		for i := range n {
+			members = append(members, testMember(t, byte(i)))
+		}
+		pages := Pages(members)
+		var all []Member
+		for i, p := range pages {
+			u := Update{Cursor: Cursor{Epoch: 7, Seq: uint64(100 + i)}, Pool: &p}
+			s, err := Sign(key, u)
+			if err != nil {
+				t.Fatalf("%d members: %v", n, err)
+			}
+			if p.Page != i || p.Pages != len(pages) || u.PoolVersion() != 100 {
+				t.Errorf("%d members: page %d of %d in the place of %d of %d, version %d", n, p.Page, p.Pages, i, len(pages), u.PoolVersion())
+			}
+			if s.Size() > MaxBatch {
+				t.Errorf("%d members: %d bytes", n, s.Size())
+			}
+			all = append(all, p.Members...)
+		}
+		if len(pages) == 0 || !reflect.DeepEqual(all, members) {
+			t.Errorf("%d members: %d pages hold %d", n, len(pages), len(all))
+		}
+	}
+	if v := (Update{Cursor: Cursor{Seq: 5}}).PoolVersion(); v != 0 {
+		t.Errorf("version %d without a page", v)
+	}
+}
+
+func TestBatchesFit(t *testing.T) {
+	for _, sizes := range [][]int{nil, {10}, {MaxUpdate}, {MaxUpdate, MaxUpdate}, {10, MaxUpdate, 10, 10}, slices.Repeat([]int{900}, 100)} {
+		var entries, all []Signed
+		for _, n := range sizes {
+			entries = append(entries, Signed{Raw: make([]byte, n), Supernode: testID(t, 1), Sig: make([]byte, 64)})
+		}
+		for _, batch := range batches(entries) {
+			sum := 0
+			for _, s := range batch {
+				sum += s.Size()
+			}
+			if sum > MaxBatch || len(batch) == 0 {
+				t.Errorf("%v: batch of %d entries, %d bytes", sizes, len(batch), sum)
+			}
+			all = append(all, batch...)
+		}
+		if !reflect.DeepEqual(all, entries) {
+			t.Errorf("%v: entries lost or out of order", sizes)
+		}
+	}
+}

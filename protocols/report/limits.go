@@ -1,0 +1,29 @@
+package report
+
+import "github.com/p2pnode/p2pnode/protocols/internal/frame"
+
+// ServiceName is the resource manager's name of the service.
+const ServiceName = "p2pnode.report"
+
+// Limits bounds what a Server takes on.
+type Limits = frame.Limits
+
+// DefaultLimits: a peer has one stream, and a second for the moment in which it
+// replaces the first.
+var DefaultLimits = Limits{Streams: 4096, StreamsPerPeer: 2}
+
+// Bounds of the messages and the queue, in bytes and numbers.
+const (
+	// MaxQueue bounds the tasks that wait in a Sender.
+	MaxQueue = 8192
+
+	maxReport  = 64 << 10
+	maxAck     = 64
+	maxTasks   = 1024
+	maxPresent = 16 << 10
+	maxShift   = 20
+	maxReaders = 256
+
+	// reportRoom is what is left of a report for tasks.
+	reportRoom = maxReport - 64
+)

@@ -1,0 +1,224 @@
+package origin
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+func TestPolicyAddresses(t *testing.T) {
+	for addr, open := range map[string]bool{
+		"8.8.8.8": true, "1.1.1.1": true, "100.63.255.255": true, "100.128.0.0": true,
+		"172.15.255.255": true, "172.32.0.0": true, "223.255.255.255": true, "168.63.129.15": true,
+		"11.0.0.0": true, "169.253.255.255": true, "198.17.255.255": true, "198.20.0.0": true,
+		"2606:4700::1111": true, "2a00:1450::1": true, "2001:200::1": true,
+		"::ffff:8.8.8.8": true, "64:ff9b::808:808": true,
+
+		"0.0.0.0": false, "0.1.2.3": false, "10.0.0.1": false, "10.255.255.255": false,
+		"100.64.0.1": false, "100.127.255.255": false, "100.100.100.200": false,
+		"127.0.0.1": false, "127.255.255.255": false, "168.63.129.16": false,
+		"169.254.0.1": false, "169.254.169.254": false, "169.254.170.2": false,
+		"172.16.0.1": false, "172.31.255.255": false, "192.0.0.1": false, "192.0.0.192": false,
+		"192.0.2.1": false, "192.88.99.1": false, "192.168.1.1": false, "198.18.0.1": false,
+		"198.19.255.255": false, "198.51.100.7": false, "203.0.113.9": false,
+		"224.0.0.1": false, "239.255.255.255": false, "240.0.0.1": false, "255.255.255.255": false,
+
+		"::": false, "::1": false, "::7f00:1": false, "fe80::1": false, "fe80::1%eth0": false, "fec0::1": false,
+		"fc00::1": false, "fd00:ec2::254": false, "fd12::1": false, "ff02::1": false, "100::1": false,
+		"2001::1": false, "2001:2::1": false, "2001:10::1": false, "2001:20::1": false, "2001:db8::1": false,
+		"2002:a00:1::1": false, "3fff::1": false, "5f00::1": false, "4000::1": false,
+		"::ffff:10.0.0.1": false, "::ffff:127.0.0.1": false, "::ffff:169.254.169.254": false,
+		"::ffff:0:10.0.0.1": false, "64:ff9b::a00:1": false, "64:ff9b::a9fe:a9fe": false,
+		"64:ff9b::7f00:1": false, "64:ff9b:1::808:808": false,
+	} {
+		for _, p := range []*Policy{nil, {}} {
+			err := p.CheckAddr(netip.MustParseAddr(addr))
+			if open != (err == nil) || err != nil && !errors.Is(err, ErrForbiddenTarget) {
+				t.Errorf("%s: got %v, want open %t", addr, err, open)
+			}
+		}
+	}
+	if err := (*Policy)(nil).CheckAddr(netip.Addr{}); err == nil {
+		t.Error("the zero address is open")
+	}
+}
+
+func TestPolicyAllow(t *testing.T) {
+	p, err := NewPolicy([]string{"10.1.0.0/16", "192.168.7.9", "[fd00::5]", "fc01::/32", "::ffff:172.16.0.0/108", "cache.corp", "*.Lab.example.", "bücher.example"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, open := range map[string]bool{
+		"10.1.255.1": true, "10.2.0.1": false, "192.168.7.9": true, "192.168.7.10": false,
+		"fd00::5": true, "fd00::6": false, "fc01:0:1::1": true, "172.16.3.4": true, "172.32.3.4": true,
+		"172.31.0.0": true, "::ffff:10.1.0.1": true, "64:ff9b::10.1.0.1": true, "64:ff9b::10.2.0.1": false,
+	} {
+		if err := p.CheckAddr(netip.MustParseAddr(addr)); open != (err == nil) {
+			t.Errorf("%s: got %v, want open %t", addr, err, open)
+		}
+	}
+	for name, allowed := range map[string]bool{
+		"cache.corp": true, "CACHE.corp.": true, "x.cache.corp": false, "cache.corporation": false,
+		"a.lab.example": true, "a.b.LAB.example": true, "lab.example": false, ".lab.example": false, "badlab.example": false,
+		"xn--bcher-kva.example": true, "": false,
+	} {
+		if got := p.allowsName(name); got != allowed {
+			t.Errorf("name %q: allowed %t, want %t", name, got, allowed)
+		}
+	}
+	for _, bad := range []string{"", "*", "*.", "http://host", "host:80", "host/path", "10.0.0.0/33", "a b", "user@host", "*.*.example"} {
+		if _, err := NewPolicy([]string{bad}); err == nil || !strings.Contains(err.Error(), "allowed origin") {
+			t.Errorf("entry %q: got %v", bad, err)
+		}
+	}
+}
+
+func TestPolicyControl(t *testing.T) {
+	var p *Policy
+	for _, tc := range []struct {
+		network, address string
+		open             bool
+	}{
+		{"tcp4", "8.8.8.8:443", true},
+		{"tcp6", "[2606:4700::1111]:443", true},
+		{"tcp4", "127.0.0.1:80", false},
+		{"tcp6", "[fe80::1%lo]:80", false},
+		{"udp4", "8.8.8.8:53", false},
+		{"unix", "/run/docker.sock", false},
+		{"tcp", "nonsense", false},
+	} {
+		err := p.Control(t.Context(), tc.network, tc.address, nil)
+		if tc.open != (err == nil) || err != nil && !errors.Is(err, ErrForbiddenTarget) {
+			t.Errorf("%s %s: got %v, want open %t", tc.network, tc.address, err, tc.open)
+		}
+	}
+}
+
+// The check follows the address that is dialled, not the name: a public name
+// may well resolve to a private address.
+func TestPolicyDialsByResolvedAddress(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	for _, tc := range []struct {
+		allow []string
+		host  string
+		open  bool
+	}{
+		{nil, "localhost", false},
+		{nil, "127.0.0.1", false},
+		{[]string{"localhost"}, "localhost", true},
+		{[]string{"localhost"}, "127.0.0.1", false},
+		{[]string{"127.0.0.0/8"}, "localhost", true},
+		{[]string{"10.0.0.0/8"}, "localhost", false},
+	} {
+		p, err := NewPolicy(tc.allow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := p.DialContext(&net.Dialer{})(deadline(t), "tcp", net.JoinHostPort(tc.host, port))
+		if err == nil {
+			conn.Close()
+		}
+		if tc.open != (err == nil) || err != nil && !errors.Is(err, ErrForbiddenTarget) {
+			t.Errorf("allow %q, dial %s: got %v, want open %t", tc.allow, tc.host, err, tc.open)
+		}
+	}
+}
+
+func TestPolicyCheckURL(t *testing.T) {
+	var p *Policy
+	for raw, open := range map[string]bool{
+		"https://8.8.8.8/x": true, "http://[2606:4700::1111]:8080/": true,
+		"http://127.0.0.1/": false, "http://[::1]/": false, "http://localhost/": false,
+		"ftp://8.8.8.8/": false, "http:///": false, "mailto:a@b": false,
+	} {
+		u, err := url.Parse(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.CheckURL(deadline(t), u); open != (err == nil) || err != nil && !errors.Is(err, ErrForbiddenTarget) {
+			t.Errorf("%s: got %v, want open %t", raw, err, open)
+		}
+	}
+}
+
+// Nothing opens the node's own ports: no address that is allowed, no name.
+func TestPolicyOwnPorts(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	own := l.Addr().(*net.TCPAddr).AddrPort()
+	for _, allow := range [][]string{{"127.0.0.0/8"}, {"localhost"}} {
+		p, err := NewPolicy(allow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		bounded, err := p.Within(nil, func(a netip.AddrPort) bool { return a == own })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, tc := range map[string]struct {
+			p    *Policy
+			open bool
+		}{"without": {p, true}, "with": {bounded, false}} {
+			_, port, _ := net.SplitHostPort(l.Addr().String())
+			conn, err := tc.p.DialContext(&net.Dialer{})(deadline(t), "tcp4", net.JoinHostPort("localhost", port))
+			if err == nil {
+				conn.Close()
+			}
+			if tc.open != (err == nil) || err != nil && !errors.Is(err, ErrForbiddenTarget) {
+				t.Errorf("allow %q, %s the bound: got %v, want open %t", allow, name, err, tc.open)
+			}
+		}
+	}
+	bounded, err := (*Policy)(nil).Within(nil, func(a netip.AddrPort) bool { return a == netip.MustParseAddrPort("8.8.8.8:1") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for address, open := range map[string]bool{"8.8.8.8:1": false, "[::ffff:8.8.8.8]:1": false, "8.8.8.8:2": true} {
+		if err := bounded.Control(t.Context(), "tcp", address, nil); open != (err == nil) {
+			t.Errorf("%s: %v, want open %t", address, err, open)
+		}
+	}
+}
+
+// With a list of origins no other host is asked, whatever its address.
+func TestPolicyOnly(t *testing.T) {
+	p, err := (*Policy)(nil).Within([]string{"*.example.org", "registry.test", "8.8.8.0/24"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for host, open := range map[string]bool{
+		"a.example.org": true, "REGISTRY.test.": true, "8.8.8.8": true, "::ffff:8.8.8.8": true,
+		"example.org": false, "evil.test": false, "8.8.9.8": false, "registry.test.evil.test": false,
+	} {
+		err := p.checkHost(host)
+		if open != (err == nil) || err != nil && !errors.Is(err, ErrForbiddenTarget) {
+			t.Errorf("%s: %v, want open %t", host, err, open)
+		}
+		if !open {
+			if _, err := p.DialContext(&net.Dialer{})(deadline(t), "tcp", net.JoinHostPort(host, "1")); !errors.Is(err, ErrForbiddenTarget) {
+				t.Errorf("dial %s: %v", host, err)
+			}
+			if err := p.CheckURL(deadline(t), &url.URL{Scheme: "http", Host: net.JoinHostPort(host, "1")}); !errors.Is(err, ErrForbiddenTarget) {
+				t.Errorf("check %s: %v", host, err)
+			}
+		}
+	}
+	// What is listed is not thereby open.
+	if err := p.CheckAddr(netip.MustParseAddr("10.0.0.1")); err == nil {
+		t.Error("a private address is open")
+	}
+	if _, err := (*Policy)(nil).Within([]string{"http://x"}, nil); err == nil {
+		t.Error("a URL is taken for a host")
+	}
+}
