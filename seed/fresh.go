@@ -114,12 +114,12 @@ func (m *Manager) revalidate(ctx context.Context, q *query, held *file) (f *file
 	if err == nil {
 		return f, release, nil
 	}
-	if ctx.Err() != nil {
-		return nil, nil, context.Cause(ctx)
-	}
 	if unsized := (*unsizedError)(nil); errors.As(err, &unsized) { // of the one that is held the size would do
 		m.outdate(held)
 		return nil, nil, err
+	}
+	if ctx.Err() != nil {
+		return nil, nil, context.Cause(ctx)
 	}
 	if errors.Is(err, ErrPrivate) && !errors.Is(err, ErrUnavailable) { // he who asks has to show what he may read now
 		if held.task.Digest == "" && !held.private.Load() {

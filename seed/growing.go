@@ -50,6 +50,7 @@ type growing struct {
 	err       error // why it ended early
 	users     int
 	unused    int
+	abandoned bool // nobody follows it, and it is about to end
 	lingering *time.Timer
 	bell      bell
 }
@@ -296,11 +297,11 @@ func (g *growing) closeLocked() {
 	}
 }
 
-// use counts a follower; false where the spool is gone already.
+// use counts a follower; false where it has ended, or is about to.
 func (g *growing) use() (release func(), ok bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.spool == nil || g.err != nil {
+	if g.spool == nil || g.err != nil || g.abandoned {
 		return nil, false
 	}
 	g.users++
@@ -313,8 +314,8 @@ func (g *growing) use() (release func(), ok bool) {
 	}), true
 }
 
-// lingerLocked stops the reading later where nobody follows it: see linger.go.
-// What is left of it nobody knows.
+// lingerLocked stops the reading later where nobody follows it, or is about to
+// since he waits for its job: see linger.go. What is left of it nobody knows.
 func (g *growing) lingerLocked() {
 	if g.users > 0 || g.ended || g.m.cfg.Whole {
 		return
@@ -326,9 +327,16 @@ func (g *growing) lingerLocked() {
 	}
 	g.lingering = time.AfterFunc(g.m.cfg.Linger, func() {
 		g.mu.Lock()
-		abandoned := g.users == 0 && g.unused == unused && !g.ended
+		idle := g.users == 0 && g.unused == unused && !g.ended
+		switch {
+		case idle && g.job.waitedFor():
+			g.lingerLocked()
+			idle = false
+		case idle:
+			g.abandoned = true
+		}
 		g.mu.Unlock()
-		if abandoned {
+		if idle {
 			g.job.stop()
 		}
 	})

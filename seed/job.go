@@ -101,6 +101,13 @@ func (j *Job) stay() {
 	j.mu.Unlock()
 }
 
+// waitedFor reports whether anybody follows a job that has one who stays.
+func (j *Job) waitedFor() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.followers > 1
+}
+
 // leave takes a follower away. The last one ends the job: at once where nothing
 // of the block in progress has come, else when that block is whole, since its
 // bytes would have to be read from the origin again.

@@ -21,6 +21,14 @@ type opened struct {
 type unsizedError struct {
 	grows *growing // nil where only the metadata was asked
 	found *Found
+	// release lets go of grows, as growing.use has it; nil where that is over.
+	release func()
+}
+
+// unsizedAs is the error for a file that grows, which is in use from now on.
+func unsizedAs(g *growing) error {
+	release, _ := g.use()
+	return &unsizedError{grows: g, release: release}
 }
 
 func (e *unsizedError) Error() string { return "the size of the file is not known" }
@@ -38,6 +46,9 @@ func (m *Manager) openAny(ctx context.Context, q *query, want content.Range) (op
 		g := unsized.grows
 		switch {
 		case tries > maxTries:
+			if unsized.release != nil {
+				unsized.release()
+			}
 			return opened{}, fmt.Errorf("%w: its size is not known", ErrUnavailable)
 		case g == nil && q.unsized && want.Empty():
 			return opened{unsized: unsized.found, release: func() {}}, nil
@@ -47,19 +58,17 @@ func (m *Manager) openAny(ctx context.Context, q *query, want content.Range) (op
 			}
 			continue
 		}
-		release, ok := g.use()
-		switch {
-		case !ok: // it has ended a moment ago
-		case q.unsized && (q.expect.IsZero() || q.expect == g.gen):
-			return opened{grows: g, release: release}, nil
-		default:
-			err := q.wait(ctx, g.done)
-			release()
-			if err != nil {
-				return opened{}, err
-			}
+		if unsized.release != nil && q.unsized && (q.expect.IsZero() || q.expect == g.gen) {
+			return opened{grows: g, release: unsized.release}, nil
 		}
-		if err := g.failure(); err != nil {
+		err = q.wait(ctx, g.done)
+		if unsized.release != nil {
+			unsized.release()
+		}
+		if err == nil {
+			err = g.failure()
+		}
+		if err != nil && !errors.Is(err, errAbandoned) { // nobody followed it: it is begun anew
 			return opened{}, err
 		}
 	}
@@ -89,7 +98,7 @@ func (m *Manager) growingForLocked(q *query) *growing {
 // must be called when the caller has its holds, or wants none.
 func (m *Manager) open(ctx context.Context, q *query, want content.Range) (f *file, release func(), err error) {
 	if g := m.growingFor(q); g != nil {
-		return nil, nil, &unsizedError{grows: g}
+		return nil, nil, unsizedAs(g)
 	}
 	held := m.held(q.task, q.expect)
 	q.began, q.validate = m.cfg.Now(), !q.demand.Since.IsZero()
@@ -141,7 +150,7 @@ func (m *Manager) find(ctx context.Context, q *query, want content.Range) (f *fi
 			return nil, nil, err
 		}
 		if r.grows != nil {
-			return nil, nil, &unsizedError{grows: r.grows}
+			return nil, nil, unsizedAs(r.grows)
 		}
 		if r.file != nil {
 			return r.file, func() {}, nil
@@ -233,8 +242,10 @@ func (j *Job) wait(ctx context.Context, q *query) error {
 // outcome is what a settled job means for one who joined it.
 func (j *Job) outcome(q *query) error {
 	switch {
-	case j.grows != nil || j.unsized != nil:
-		return &unsizedError{grows: j.grows, found: j.unsized}
+	case j.grows != nil:
+		return unsizedAs(j.grows)
+	case j.unsized != nil:
+		return &unsizedError{found: j.unsized}
 	case j.file == nil:
 		return j.err
 	case !q.expect.IsZero() && q.expect != j.file.key.Generation:

@@ -168,6 +168,9 @@ func (c *Client) Open(ctx context.Context, from peer.ID, req Request) (*Body, er
 	if len(req.Path) > MaxPath || len(req.Skip) > MaxPath {
 		return nil, fmt.Errorf("read %s of %s: path or skip too long", req.Range, req.Task)
 	}
+	if ctx.Err() != nil { // an answer could be quicker than what ends the stream
+		return nil, fmt.Errorf("read %s of %s from %s: %w", req.Range, req.Task, from, context.Cause(ctx))
+	}
 	p, err := c.enter(ctx, from)
 	if err != nil {
 		return nil, fmt.Errorf("wait to read from %s: %w", from, err)
