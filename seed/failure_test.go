@@ -24,7 +24,9 @@ func TestFailureTakesOneBlock(t *testing.T) {
 			origin.meta = testMeta(257*mib, `"large"`) // stripes of two blocks; the rest is not read
 			m := newManager(t, origin, nil)
 			f := open(t, m, content.Range{})
+			held := make(chan struct{})
 			origin.before = func(_ context.Context, job *Job) error {
+				<-held // by the readers of both blocks
 				if job.Pos() == 0 {
 					return &OriginError{Status: tc.status}
 				}
@@ -37,6 +39,7 @@ func TestFailureTakesOneBlock(t *testing.T) {
 			for _, h := range holds {
 				defer h.Release()
 			}
+			close(held)
 			var refused *OriginError
 			if _, err := holds[0].ReadAt(t.Context(), make([]byte, 1), 0); !errors.As(err, &refused) || refused.Status != tc.status {
 				t.Errorf("the block that failed: %v", err)
