@@ -118,7 +118,8 @@ type level struct {
 // admission is what one connection's hello permits.
 type admission struct {
 	since        time.Time
-	said         bool // a hello of ours is or was under way
+	said         bool      // a hello of ours is or was under way
+	again        time.Time // when one that failed is to be said again; zero for never
 	cert, issuer membership.Certificate
 	in, both     bool
 }
@@ -300,11 +301,22 @@ func (g *Gate) greet(ctx context.Context, c network.Conn) {
 				g.cfg.Refused(err)
 			}
 		case !verdictOf(err):
-			return // the peer may still say hello itself
+			g.greetAgain(c) // or the peer says hello itself
+			return
 		}
 		g.spurn(c.RemotePeer())
 		_ = c.CloseWithError(notMember)
 	})
+}
+
+// greetAgain has a hello said again that failed on the way, once the peer is in by
+// another one: it may have been to show him a renewed certificate.
+func (g *Gate) greetAgain(c network.Conn) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if a := g.conns[c]; a != nil {
+		a.again = time.Now().Add(ownHello)
+	}
 }
 
 // verdictOf reports whether an error is about a certificate.
@@ -386,26 +398,40 @@ func (g *Gate) Admit(c network.Conn, chain membership.Chain, both bool) {
 	if err != nil {
 		return
 	}
+	ok, first := g.admit(c, func(a *admission) { a.cert, a.issuer, a.in, a.both = cert, issuer, true, a.both || both })
+	if ok && g.cfg.Admitted != nil {
+		g.cfg.Admitted(cert)
+	}
+	if first {
+		g.announce(c.RemotePeer())
+	}
+}
+
+// Confirm implements membership.Checker.
+func (g *Gate) Confirm(c network.Conn) {
+	if _, first := g.admit(c, func(a *admission) { a.both = a.both || a.in }); first {
+		g.announce(c.RemotePeer())
+	}
+}
+
+// admit changes what a connection's hello permits; ok is false where the
+// connection is gone. first says that our streams to the peer pass from now on.
+func (g *Gate) admit(c network.Conn, change func(*admission)) (ok, first bool) {
 	id := c.RemotePeer()
 	g.mu.Lock()
 	a := g.conns[c]
 	if a == nil || c.IsClosed() {
 		g.mu.Unlock()
-		return
+		return false, false
 	}
-	a.cert, a.issuer, a.in, a.both = cert, issuer, true, a.both || both
+	change(a)
 	before := g.members[id]
 	g.count(id)
-	first := g.members[id].both && !before.both
+	first = g.members[id].both && !before.both
 	delete(g.spurned, id)
 	g.wake()
 	g.mu.Unlock()
-	if g.cfg.Admitted != nil {
-		g.cfg.Admitted(cert)
-	}
-	if first {
-		g.announce(id)
-	}
+	return true, first
 }
 
 // announce tells GossipSub and the DHT to look at a peer again, whose streams
@@ -449,6 +475,11 @@ func (g *Gate) sweep(now time.Time) (speak, end []network.Conn) {
 				a.in, a.both = false, false
 				g.count(c.RemotePeer())
 				end = append(end, c)
+				break
+			}
+			if !a.again.IsZero() && now.After(a.again) {
+				a.again = time.Time{}
+				speak = append(speak, c)
 			}
 		case age > g.cfg.HelloWait:
 			end = append(end, c)

@@ -272,6 +272,15 @@ type fakeChecker struct {
 func (f fakeChecker) Chain() membership.Chain                    { return f.chain }
 func (f fakeChecker) Check(network.Conn, membership.Chain) error { return nil }
 func (f fakeChecker) Admit(network.Conn, membership.Chain, bool) { f.heard.Add(1) }
+func (f fakeChecker) Confirm(network.Conn)                       {}
+
+// slowChecker believes when it is told to.
+type slowChecker struct {
+	fakeChecker
+	until chan struct{}
+}
+
+func (s slowChecker) Check(network.Conn, membership.Chain) error { <-s.until; return nil }
 
 // A role allows what it allows: no reader reports, and nobody takes one who is
 // no supernode for one.
@@ -349,6 +358,66 @@ func TestGateRenews(t *testing.T) {
 	<-wait.C // past the end of the first certificate
 	if ga.Role(b.ID()) != membership.Seed || !connected(a, b) {
 		t.Error("the renewed member is gone")
+	}
+}
+
+// A hello that is confirmed late says nothing of a certificate that was shown
+// meanwhile.
+func TestGateLateConfirmation(t *testing.T) {
+	s := newSwarm(t)
+	a, ga := s.member(t, membership.Seed, tcpAny)
+	key := newKey(t)
+	b := newHost(t, host.Config{Key: key})
+	connect(t, b, a)
+	conn := b.Network().ConnsToPeer(a.ID())[0]
+	var heard atomic.Int64
+	slow := slowChecker{fakeChecker{s.issue(t, key, membership.Reader, time.Hour), &heard}, make(chan struct{})}
+	ended := make(chan error, 1)
+	go func() { ended <- membership.Hello(t.Context(), conn, slow) }()
+	until(t, "b is a reader", func() bool { return ga.Role(b.ID()) == membership.Reader })
+	if err := membership.Hello(t.Context(), conn, fakeChecker{s.issue(t, key, membership.Seed, time.Hour), &heard}); err != nil {
+		t.Fatal(err)
+	}
+	close(slow.until)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	until(t, "both hellos are over at a", func() bool {
+		for _, c := range a.Network().ConnsToPeer(b.ID()) {
+			for _, st := range c.GetStreams() {
+				if st.Protocol() == membership.Protocol {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	if r := ga.Role(b.ID()); r != membership.Seed {
+		t.Errorf("b is a %s", r)
+	}
+}
+
+// A hello with a renewed certificate that is lost on the way is said again.
+func TestGateSaysHelloAgain(t *testing.T) {
+	t.Parallel()
+	s := newSwarm(t)
+	a, ga := s.member(t, membership.Seed, tcpAny)
+	key := newKey(t)
+	b, gb := s.gated(t, s.issue(t, key, membership.Reader, time.Hour), key, tcpAny, nil)
+	connect(t, b, a)
+	until(t, "b is a reader", func() bool { return ga.Role(b.ID()) == membership.Reader })
+	var lost atomic.Bool
+	a.SetStreamHandler(membership.Protocol, func(st network.Stream) {
+		if lost.CompareAndSwap(false, true) {
+			_ = st.Reset()
+			return
+		}
+		_ = membership.Handle(st, ga, nil, s.id)
+	})
+	gb.SetChain(t.Context(), s.issue(t, key, membership.Seed, time.Hour))
+	until(t, "b is a seed", func() bool { return ga.Role(b.ID()) == membership.Seed })
+	if !lost.Load() {
+		t.Error("no hello was lost")
 	}
 }
 

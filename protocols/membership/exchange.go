@@ -40,6 +40,9 @@ type Checker interface {
 	// Admit says how far the two ends of a connection are: the peer's chain is
 	// good; and, where both is set, the peer has said that ours is.
 	Admit(c network.Conn, chain Chain, both bool)
+	// Confirm says that a peer that was admitted has said now that our chain is
+	// good. It says nothing of his: he may have shown another one meanwhile.
+	Confirm(c network.Conn)
 }
 
 // Issuer issues certificates. Its errors are those of this package; all others
@@ -224,7 +227,7 @@ func answerHello(conn network.Conn, in *frame.Reader, out *frame.Writer, c Check
 	if err := errorOf(m.GetStatus()); err != nil {
 		return err
 	}
-	c.Admit(conn, theirs, true)
+	c.Confirm(conn)
 	return nil
 }
 

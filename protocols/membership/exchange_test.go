@@ -28,6 +28,7 @@ type stub struct {
 func (s stub) Chain() Chain                             { return s.chain }
 func (s stub) Check(network.Conn, Chain) error          { return s.err }
 func (s stub) Admit(_ network.Conn, _ Chain, both bool) { s.ins <- both }
+func (s stub) Confirm(network.Conn)                     { s.ins <- true }
 func (s stub) Join(from peer.ID, _ Token) (Chain, error) {
 	s.asked <- from
 	return s.chain, s.err
