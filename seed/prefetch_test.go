@@ -24,7 +24,7 @@ type dataFiller struct {
 	gate chan struct{}
 
 	mu      sync.Mutex
-	wanted  int // blocks of fills that have not ended
+	wanted  int // blocks of fills that have not been given to them
 	most    int // the most of these at a time
 	served  int64
 	failing map[int64]error // by block
@@ -33,7 +33,7 @@ type dataFiller struct {
 func (d *dataFiller) Fill(ctx context.Context, job *Job) error {
 	blocks := int(content.Span(job.Pos(), min(job.Want().End(), int64(len(d.data)))).Align(content.BlockSize).Len / content.BlockSize)
 	d.count(blocks)
-	defer d.count(-blocks)
+	defer func() { d.count(-blocks) }()
 	job.AskOrigin()
 	if err := job.Begin(Found{Meta: content.Meta{Size: int64(len(d.data)), Generation: d.gen, ETag: `"d"`}}); err != nil {
 		return err
@@ -61,6 +61,10 @@ func (d *dataFiller) Fill(ctx context.Context, job *Job) error {
 		d.mu.Lock()
 		d.served += int64(n)
 		d.mu.Unlock()
+		if blocks > 0 { // when it is stored the next fill may begin before this one ends
+			blocks--
+			d.count(-1)
+		}
 		if err := job.Advance(n); err != nil {
 			return err
 		}
