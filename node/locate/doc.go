@@ -9,8 +9,9 @@
 // one immutable snapshot behind an atomic pointer, and a writer replaces it. A
 // hash table whose shards are shared between snapshots makes a replacement cost
 // some kilobytes a changed task, whatever the size of the map. What a reader
-// computes from a snapshot, the seeds of a task with their weights, is kept
-// beside the task for as long as the pool stays.
+// computes from a snapshot, the seeds of a task with their weights and their
+// order for each stripe that was asked for, is kept beside the task for as long
+// as the pool stays.
 //
 // Rejected: a lock around a Go map (readers of a hot task meet on its cache
 // line, and a batch of updates stops them all); sync.Map (a key of 32 bytes is

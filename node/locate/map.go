@@ -79,19 +79,17 @@ type snapshot struct {
 }
 
 // entry is what all supernodes say of one task, immutable but for the mark of
-// use and the cached view. What a look-up needs comes first, in one line of the
-// cache.
+// use and the cached view. What a look-up needs comes first, in as few lines of
+// the cache as can be: each costs as much as a hash.
 type entry struct {
 	task  content.TaskID
 	first *held // of held the first that names seeds; nil for none
 	view  atomic.Pointer[view]
 	used  atomic.Uint64
+	mine  view    // the first
 	born  uint64  // serial of the snapshot it first was in
 	held  []*held // at most one a supernode, in order
 	order []uint8 // of the supernodes for this task, its own first
-	// mine is the first view. It is here and not behind a pointer because each
-	// page of memory that a look-up touches costs as much as a hash.
-	mine view
 }
 
 // held is the last word of one supernode on one task.

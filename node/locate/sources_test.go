@@ -246,66 +246,13 @@ func filled(tb testing.TB, tasks int) *Map {
 	for n := 0; n < tasks; n += 100 {
 		var as []assignment.Assign
 		for i := range 100 {
-			as = append(as, assignTo(taskNamed(n+i), pool[(n+i)%256].ID, pool[(n+7*i+1)%256].ID, pool[3].ID))
+			a := assignTo(taskNamed(n+i), pool[(n+i)%256].ID, pool[(n+7*i+1)%256].ID, pool[3].ID)
+			a.Size = 100 << 20
+			as = append(as, a)
 		}
 		apply(m, pub.assign(as...))
 	}
 	return m
-}
-
-func TestSourcesDoesNotAllocate(t *testing.T) {
-	m := filled(t, 100_000)
-	hot := taskNamed(1 << 31)
-	pub := newPublisher("super")
-	pub.seq = 1 << 20
-	a := shares(hot, ids("peer 1", "peer 2", "peer 4"), assignment.Runs{}, upTo(9), assignment.AllRuns)
-	a.Whole, a.Lease = []bool{true, true, false}, assignment.MaxLease
-	pub.at = time.Now()
-	apply(m, pub.assign(a))
-	m.Success(id("peer 1"), time.Millisecond)
-	m.Failure(id("peer 3"))
-	dst := make([]Source, 0, 8)
-	skip := ids("peer 5", "peer 77")
-	stripe := int64(0)
-	for _, c := range []struct {
-		name string
-		task content.TaskID
-	}{{"assigned", taskNamed(77)}, {"unknown", taskNamed(1 << 30)}, {"hot", hot}} {
-		allocs := testing.AllocsPerRun(200, func() {
-			stripe++
-			dst = m.Sources(dst[:0], c.task, stripe, false, skip)
-			m.Owner(c.task, stripe, false, skip)
-			m.IsSeed(c.task)
-		})
-		if allocs != 0 || len(dst) == 0 {
-			t.Errorf("%s: %v allocations a call, sources %v", c.name, allocs, dst)
-		}
-	}
-}
-
-func BenchmarkSources(b *testing.B) {
-	m := filled(b, 100_000)
-	dst := make([]Source, 0, 8)
-	for _, c := range []struct {
-		name  string
-		first int
-		n     int
-	}{{"assigned/hot", 0, 1}, {"assigned/all", 0, 100_000}, {"unknown/hot", 1 << 30, 1}, {"unknown/1000", 1 << 30, 1000}} {
-		tasks := make([]content.TaskID, c.n)
-		for i := range tasks {
-			tasks[i] = taskNamed(c.first + i)
-			dst = m.Sources(dst[:0], tasks[i], 0, false, nil) // known from now on
-		}
-		rand.Shuffle(c.n, func(i, j int) { tasks[i], tasks[j] = tasks[j], tasks[i] })
-		b.Run(c.name, func(b *testing.B) {
-			b.ReportAllocs()
-			i := 0
-			for b.Loop() {
-				i++
-				dst = m.Sources(dst[:0], tasks[i%len(tasks)], int64(i), false, nil)
-			}
-		})
-	}
 }
 
 func BenchmarkApply(b *testing.B) {

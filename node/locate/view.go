@@ -27,17 +27,18 @@ type view struct {
 	// pool is the ID of the pool that weights and sites are from, and no
 	// pointer: views outlive pools.
 	pool    uint64
-	order   []uint8 // of the supernodes for this task
-	stripes int64   // of the file; -1 where not known
+	stripes int64 // of the file; -1 where not known
+	// orders are those of the seats for the stripes that were asked for; nil
+	// before the first.
+	orders atomic.Pointer[orders]
 	// sequential: the origin serves no ranges. shared says that some seat leaves
 	// stripes to others, spread that some has the whole file.
 	sequential, shared, spread bool
+	order                      []uint8 // of the supernodes for this task
 	// seats are the seeds in the order in which they own stripe 0.
 	seats []seat
-	// few is where the seats of most tasks are: each place in memory that a
-	// look-up touches costs as much as a hash.
-	few  [3]seat
-	task content.TaskID
+	few   [3]seat // where the seats of most tasks are
+	task  content.TaskID
 }
 
 // seat is one seed of a task.
@@ -231,19 +232,10 @@ type scores [assignment.MaxSeeds]float64
 func (v *view) rank(sc *scores, stripe int64, sequential bool, skip []peer.ID) int {
 	head := stripe == 0 || sequential || v.sequential
 	run := v.run(stripe, head)
-	// content.StripeKey without its allocation.
-	var key [len(v.task) + 8]byte
-	copy(key[:], v.task[:])
-	binary.BigEndian.PutUint64(key[len(v.task):], uint64(stripe))
-	scorer := content.NewScorer(key[:])
+	v.score(sc, stripe, head)
 	owner, best, leaves := -1, math.Inf(-1), false
 	for i := range v.seats {
 		s := &v.seats[i]
-		if head {
-			sc[i] = -float64(i) // the seats are in this order already
-		} else {
-			sc[i] = scorer.Score(s.Member)
-		}
 		if slices.Contains(skip, s.ID) {
 			continue
 		}
@@ -257,6 +249,31 @@ func (v *view) rank(sc *scores, stripe int64, sequential bool, skip []peer.ID) i
 		}
 	}
 	return owner
+}
+
+// score fills in the scores for a stripe, or others that make the same order.
+func (v *view) score(sc *scores, stripe int64, head bool) {
+	if head || len(v.seats) == 1 {
+		for i := range v.seats {
+			sc[i] = -float64(i) // the seats are in this order already
+		}
+		return
+	}
+	lane, remembered := v.lane(stripe)
+	if remembered && v.recall(sc, lane) {
+		return
+	}
+	// content.StripeKey without its allocation.
+	var key [len(v.task) + 8]byte
+	copy(key[:], v.task[:])
+	binary.BigEndian.PutUint64(key[len(v.task):], uint64(stripe))
+	scorer := content.NewScorer(key[:])
+	for i := range v.seats {
+		sc[i] = scorer.Score(v.seats[i].Member)
+	}
+	if remembered {
+		v.remember(sc, lane)
+	}
 }
 
 // run returns the run that a stripe is in, of which seats leave all or nothing
