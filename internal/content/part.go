@@ -30,20 +30,12 @@ func Part(asked Range, size int64) (part Range, unit int64) {
 }
 
 // AppendParents appends what AppendSlice leaves out of the slice for a part:
-// the parents between the hash of its leaf and the part, 64 bytes each. leaf are
-// the bytes of leaf number i of its block, and part, of some unit, is in the
-// coordinates of the block. top is the leaf's hash, unless the leaf is the only
-// one. Cost: that of HashLeaf for each parent.
-func AppendParents(dst, leaf []byte, i int, part Range, unit int64) (parents []byte, top LeafHash) {
-	first := int64(i) * LeafSize
-	for node := (Range{first, int64(len(leaf))}); node.Len > unit; {
-		n := compress(alone(leaf[node.Off-first:node.End()-first]), node.Off)
-		if node.Off == first && node.Len == int64(len(leaf)) {
-			top = hashOf(n)
-		}
-		for _, w := range n.Block { // the hashes of its children
-			dst = binary.LittleEndian.AppendUint32(dst, w)
-		}
+// the parents between the hash of its leaf and the part, as parent appends that
+// of one node of the block's tree. leaf and part, of some unit, are in the
+// coordinates of the block.
+func AppendParents(dst []byte, leaf, part Range, unit int64, parent func(dst []byte, node Range) []byte) []byte {
+	for node := leaf; node.Len > unit; {
+		dst = parent(dst, node)
 		left := int64(leftOf(int(count(node.Len, unit)))) * unit
 		if part.Off < node.Off+left {
 			node.Len = left
@@ -51,7 +43,18 @@ func AppendParents(dst, leaf []byte, i int, part Range, unit int64) (parents []b
 			node = Span(node.Off+left, node.End())
 		}
 	}
-	return dst, top
+	return dst
+}
+
+// AppendParent appends the hashes of both children, 64 bytes, of the node of a
+// block's tree that has the bytes data, more than PartSize, at byte off of the
+// block. hash is the node's own, unless it is the root. Cost: that of HashLeaf.
+func AppendParent(dst, data []byte, off int64) (children []byte, hash LeafHash) {
+	node := compress(alone(data), off)
+	for _, w := range node.Block {
+		dst = binary.LittleEndian.AppendUint32(dst, w)
+	}
+	return dst, hashOf(node)
 }
 
 // VerifyPart reports whether data, which are one part of a unit at byte off of a

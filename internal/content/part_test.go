@@ -64,11 +64,18 @@ var partSizes = append(slices.Clone(treeSizes), 1025, PartSize, PartSize+1, 2*Pa
 // sliceOfPart is what a source sends.
 func sliceOfPart(block, ob []byte, part Range, unit int64, i int, leaf []byte) []byte {
 	n := Leaves(int64(len(block)))
-	slice, top := AppendParents(AppendSlice([]byte("before"), ob, n, i, i+1), leaf, i, part, unit)
-	if n > 1 && top != HashLeaf(leaf, i, n) {
-		panic("the top parent is not the leaf's hash")
-	}
-	return slice[len("before"):]
+	slice := AppendSlice([]byte("before"), ob, n, i, i+1)
+	all := Range{int64(i) * LeafSize, int64(len(leaf))}
+	return AppendParents(slice, all, part, unit, func(dst []byte, node Range) []byte {
+		dst, hash := AppendParent(dst, block[node.Off:node.End()], node.Off)
+		if node == all && n > 1 && hash != HashLeaf(leaf, i, n) {
+			panic("the top parent's hash is not the leaf's")
+		}
+		if above := dst[:len(dst)-2*HashSize]; len(above) >= len("before")+2*HashSize && !bytes.Contains(above[len(above)-2*HashSize:], hash[:]) {
+			panic("a parent's hash is not in the one above")
+		}
+		return dst
+	})[len("before"):]
 }
 
 // The slice of a part is the one from a tree that goes down to its unit, and is
@@ -144,12 +151,15 @@ func TestVerifyPartRefuses(t *testing.T) {
 func TestPartAllocations(t *testing.T) {
 	block := randomBlock(BlockSize)
 	ob, root := Outboard(block)
-	leaf := block[5*LeafSize : 6*LeafSize]
+	leaf := Range{5 * LeafSize, LeafSize}
 	part := Range{5*LeafSize + PartSize, PartSize}
-	slice := sliceOfPart(block, ob, part, PartSize, 5, leaf)
+	slice := sliceOfPart(block, ob, part, PartSize, 5, block[leaf.Off:leaf.End()])
 	room := make([]byte, 0, 128)
 	if n := testing.AllocsPerRun(50, func() {
-		AppendParents(room, leaf, 5, part, PartSize)
+		AppendParents(room, leaf, part, PartSize, func(dst []byte, node Range) []byte {
+			dst, _ = AppendParent(dst, block[node.Off:node.End()], node.Off)
+			return dst
+		})
 		if !VerifyPart(block[part.Off:part.End()], slice, BlockSize, part.Off, PartSize, root) {
 			t.Fatal("part does not verify")
 		}
@@ -174,12 +184,12 @@ func BenchmarkVerifyPart(b *testing.B) {
 	}
 }
 
-func BenchmarkAppendParents(b *testing.B) {
+func BenchmarkAppendParent(b *testing.B) {
 	leaf := randomBlock(LeafSize)
 	room := make([]byte, 0, 128)
 	b.SetBytes(LeafSize)
 	b.ReportAllocs()
 	for b.Loop() {
-		AppendParents(room, leaf, 5, Range{5 * LeafSize, PartSize}, PartSize)
+		AppendParent(room, leaf, 5*LeafSize)
 	}
 }

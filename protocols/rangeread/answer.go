@@ -110,7 +110,7 @@ func (a *Answer) Complete(i, to int64, seal content.Seal, outboard []byte, read 
 	p.slice = content.AppendSlice(p.slice, outboard, content.Leaves(b.Len), first, last)
 	p.first, p.leaves = uint32(first), uint32(last-first)
 	if part, unit := content.Part(a.req.Range, a.size); a.req.Small && unit < content.LeafSize {
-		return a.part(p, first, part, unit, read)
+		return a.part(p, part, unit, read)
 	}
 	if err := a.send(p); err != nil {
 		return err

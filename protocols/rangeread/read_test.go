@@ -72,31 +72,62 @@ func TestRanges(t *testing.T) {
 }
 
 // A small read is answered with a part again and again: made the first time,
-// remembered then; and a leaf that was damaged at the source is never taken for
-// good, not even after it was mended.
+// remembered then, the upper parent for all parts of its leaf.
 func TestSmallReads(t *testing.T) {
 	key, id := p2ptest.Key(t)
 	m := newMemory(t, 3<<20, key, id)
 	e := serve(t, m, id)
-	req := m.request(content.BlockSize+5*content.LeafSize+4096, 100)
-	req.Small = true
-	m.tamper = func(p []byte, off int64) {
-		if r := (content.Range{Off: off, Len: int64(len(p))}); r.Contains(content.Range{Off: req.Range.Off, Len: 1}) {
-			p[req.Range.Off-off] ^= 1
+	leaf := int64(content.BlockSize + 5*content.LeafSize)
+	whole := 0
+	m.tamper = func(p []byte, _ int64) {
+		if len(p) == content.LeafSize {
+			whole++
 		}
 	}
-	wantRead(t, e, req, ErrCorrupt)
-	if n := e.server.parts.remembered(); n != 0 {
-		t.Errorf("the parents of %d parts are remembered, of a damaged leaf", n)
-	}
-	m.tamper = nil
-	for range 3 {
+	for _, tc := range []struct{ part, whole, remembered int }{{1, 1, 2}, {1, 1, 2}, {0, 1, 2}, {3, 2, 3}, {2, 2, 3}, {0, 2, 3}} {
+		req := m.request(leaf+int64(tc.part)*content.PartSize, 100)
+		req.Small = true
 		if r := mustRead(t, e.client, e.source, m, req); r.off != req.Range.Off || len(r.data) != content.PartSize {
 			t.Fatalf("%d bytes at %d, want one part", len(r.data), r.off)
 		}
+		if n := e.server.parts.remembered(); n != tc.remembered || whole != tc.whole {
+			t.Errorf("after part %d: leaf read %d times, %d parents remembered; want %d, %d", tc.part, whole, n, tc.whole, tc.remembered)
+		}
 	}
-	if n := e.server.parts.remembered(); n != 1 {
-		t.Errorf("the parents of %d parts are remembered, want 1", n)
+}
+
+// A leaf that was damaged at the source is never taken for good, not even after
+// it was mended; also where the leaf is all of its block and its hash the root.
+func TestSmallReadsOfADamagedLeaf(t *testing.T) {
+	key, id := p2ptest.Key(t)
+	for _, tc := range []struct {
+		size, off  int64
+		remembered int
+	}{
+		{3 << 20, content.BlockSize + 5*content.LeafSize + 4096, 2},
+		{content.LeafSize, 4096, 0},
+		{content.LeafSize - 1, 4096, 0},
+	} {
+		m := newMemory(t, tc.size, key, id)
+		e := serve(t, m, id)
+		req := m.request(tc.off, 100)
+		req.Small = true
+		m.tamper = func(p []byte, off int64) {
+			if r := (content.Range{Off: off, Len: int64(len(p))}); r.Contains(content.Range{Off: tc.off, Len: 1}) {
+				p[tc.off-off] ^= 1
+			}
+		}
+		wantRead(t, e, req, ErrCorrupt)
+		if n := e.server.parts.remembered(); n != 0 {
+			t.Errorf("file of %d bytes: %d parents of a damaged leaf are remembered", tc.size, n)
+		}
+		m.tamper = nil
+		for range 3 {
+			mustRead(t, e.client, e.source, m, req)
+		}
+		if n := e.server.parts.remembered(); n != tc.remembered {
+			t.Errorf("file of %d bytes: %d parents are remembered, want %d", tc.size, n, tc.remembered)
+		}
 	}
 }
 
