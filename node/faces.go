@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"time"
 
 	manet "github.com/multiformats/go-multiaddr/net"
 
@@ -66,6 +67,7 @@ func (n *Node) faces() []func(context.Context) error {
 	}
 	api := admin.New(admin.Config{
 		Status: func() any { return n.status() }, Tasks: func() any { return n.tasks() }, Seeds: func() any { return n.tasks() },
+		Peers:     func() any { return n.peers(time.Now()) },
 		Transfers: n.transfers, Orders: orders, Revoke: revoke, Limits: n.limits.Change, Ready: n.readyError, Gatherer: cfg.Gatherer, Hosts: hostNames(cfg.Admin), Logger: cfg.Logger,
 	})
 	proxyListener := n.proxyListener

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/p2pnode/p2pnode/internal/p2ptest"
 	"github.com/p2pnode/p2pnode/node"
+	"github.com/p2pnode/p2pnode/node/host"
 )
 
 // TestStatusShowsSources: whom a node reads from, how fast, and whether the
@@ -33,5 +35,34 @@ func TestStatusShowsSources(t *testing.T) {
 	got := sources()[0]
 	if got.Peer.String() != s.Info().Peer || got.Site != "here" || !got.Near || got.Breaker != "closed" || got.FirstByteMs <= 0 || got.Failures != 0 {
 		t.Errorf("source %+v", got)
+	}
+}
+
+// TestPeers: whom a node is connected to, how, and what they are to it.
+func TestPeers(t *testing.T) {
+	s := startNode(t, node.Config{Seed: true, Site: "here"})
+	r := startNode(t, node.Config{Supernodes: []string{s.Info().Supernode}})
+	peers := func() map[string]node.PeerStatus {
+		var list []node.PeerStatus
+		if _, body := fetch(t, r.Info().Admin+"/v1/peers"); json.Unmarshal(body, &list) != nil {
+			t.Fatalf("peers: %s", body)
+		}
+		got := map[string]node.PeerStatus{}
+		for _, p := range list {
+			got[p.Peer.String()] = p
+		}
+		return got
+	}
+	super := s.Info().Supernode[strings.LastIndex(s.Info().Supernode, "/")+1:]
+	p2ptest.Eventually(t, 20*time.Second, func() bool {
+		got := peers()
+		return got[super].Role == "supernode" && got[s.Info().Peer].Role == "pool"
+	}, "the supernode and the seed among the peers")
+	got := peers()
+	if p := got[super]; p.How != host.Direct || p.Transport == "" || p.Addr == "" || p.Relay != "" {
+		t.Errorf("supernode %+v", p)
+	}
+	if p := got[s.Info().Peer]; p.How != host.Direct || p.Site != "here" {
+		t.Errorf("seed %+v", p)
 	}
 }

@@ -120,7 +120,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w: see %s --help", err, c.CommandPath())
 	})
-	root.AddCommand(a.daemonCmd(), a.supernodeCmd(), a.getCmd(), a.prefetchCmd(), a.importCmd(), a.unpinCmd(), a.idCmd(), a.statusCmd(), a.doctorCmd(), a.seedsCmd(),
+	root.AddCommand(a.daemonCmd(), a.supernodeCmd(), a.getCmd(), a.prefetchCmd(), a.importCmd(), a.unpinCmd(), a.idCmd(), a.statusCmd(), a.peersCmd(), a.doctorCmd(), a.seedsCmd(),
 		a.configCmd(), a.mirrorCmd(), a.genCACmd(), a.swarmCmd(), a.versionCmd())
 	root.InitDefaultCompletionCmd()
 	completion, _, err := root.Find([]string{"completion"})

@@ -54,7 +54,13 @@ func (a *app) statusCmd() *cobra.Command {
 }
 
 func (a *app) seedsCmd() *cobra.Command {
-	return a.showCmd("seeds", "Show the files that a running daemon holds, and their seeds", "/v1/tasks", printRows)
+	return a.showCmd("seeds", "Show the files that a running daemon holds, and their seeds", "/v1/tasks",
+		rows("no tasks yet", "url", "task", "size", "held", "pinned", "generation", "role", "seeds"))
+}
+
+func (a *app) peersCmd() *cobra.Command {
+	return a.showCmd("peers", "Show the peers of a running daemon, and how it is connected to them", "/v1/peers",
+		rows("no peers yet", "peer", "role", "site", "how", "transport", "addr", "relay", "breaker", "first_byte_ms"))
 }
 
 // showCmd makes a command that prints one page of a running daemon's admin
@@ -138,31 +144,30 @@ func pairs(object map[string]any) string {
 	return strings.Join(out, " ")
 }
 
-// columns are the fields of a task that the table shows, by their names in the
-// admin API, where the daemon gives them.
-var columns = []string{"url", "task", "size", "held", "pinned", "generation", "role", "seeds"}
-
-// printRows prints a list of objects as a table; an object stands for the list
-// in it.
-func printRows(w io.Writer, value any) error {
-	rows := list(value)
-	if len(rows) == 0 {
-		_, err := fmt.Fprintln(w, "no tasks yet")
-		return err
-	}
-	shown := slices.DeleteFunc(slices.Clone(columns), func(c string) bool {
-		return !slices.ContainsFunc(rows, func(r map[string]any) bool { return r[c] != nil })
-	})
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, strings.ToUpper(strings.Join(shown, "\t")))
-	for _, row := range rows {
-		cells := make([]string, len(shown))
-		for i, c := range shown {
-			cells[i] = cell(row[c])
+// rows returns what prints a list of objects as a table of those columns, by
+// their names in the admin API, that the daemon gives, and none where there are
+// no objects. An object stands for the list in it.
+func rows(none string, columns ...string) func(io.Writer, any) error {
+	return func(w io.Writer, value any) error {
+		objects := list(value)
+		if len(objects) == 0 {
+			_, err := fmt.Fprintln(w, none)
+			return err
 		}
-		fmt.Fprintln(tw, strings.Join(cells, "\t"))
+		shown := slices.DeleteFunc(slices.Clone(columns), func(c string) bool {
+			return !slices.ContainsFunc(objects, func(o map[string]any) bool { return o[c] != nil })
+		})
+		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(tw, strings.ToUpper(strings.Join(shown, "\t")))
+		for _, o := range objects {
+			cells := make([]string, len(shown))
+			for i, c := range shown {
+				cells[i] = cell(o[c])
+			}
+			fmt.Fprintln(tw, strings.Join(cells, "\t"))
+		}
+		return tw.Flush()
 	}
-	return tw.Flush()
 }
 
 // list returns the objects of a list, or of the first list in an object.

@@ -46,6 +46,7 @@ func TestShow(t *testing.T) {
 	dir, _ := adminServer(t, map[string]string{
 		"/v1/status": "{\"peer\": \"ME\", \"store\": {\"used\": 12345678901, \"full\": false}, \"addrs\": [\"/a\", \"/b\"], \"none\": null, \"peers\": [{\"id\": \"p1\", \"age\": 3}, {\"id\": \"p2\"}]}\n\n",
 		"/v1/tasks":  tasks,
+		"/v1/peers":  `[{"peer": "p1", "role": "supernode", "how": "direct", "transport": "tcp", "addr": "/ip4/127.0.0.1/tcp/1"}, {"peer": "p2", "breaker": "open", "first_byte_ms": 1.5}]`,
 	})
 	id, err := node.PeerID(dir)
 	if err != nil {
@@ -56,6 +57,7 @@ func TestShow(t *testing.T) {
 		{"status", "addrs       /a /b\nnone        -\npeer        " + me + "\npeers.0     age=3 id=p1\npeers.1     id=p2\nstore.full  false\nstore.used  12345678901\n"},
 		{"status --json", "{\"peer\": \"" + me + "\", \"store\": {\"used\": 12345678901, \"full\": false}, \"addrs\": [\"/a\", \"/b\"], \"none\": null, \"peers\": [{\"id\": \"p1\", \"age\": 3}, {\"id\": \"p2\"}]}\n"},
 		{"seeds", "URL              TASK  SIZE      SEEDS\nhttps://a/b?[2J  abc   67108864  p1 p2\nhttps://a/c      def   -         -\n"},
+		{"peers", "PEER  ROLE       HOW     TRANSPORT  ADDR                  BREAKER  FIRST_BYTE_MS\np1    supernode  direct  tcp        /ip4/127.0.0.1/tcp/1  -        -\np2    -          -       -          -                     open     1.5\n"},
 		{"seeds --json", tasks + "\n"},
 	} {
 		t.Run(c.args, func(t *testing.T) {

@@ -20,10 +20,10 @@ import (
 
 // Config says what the admin API shows. A nil field leaves its endpoint out.
 type Config struct {
-	// Status, Tasks and Seeds return what /v1/status, /v1/tasks and /v1/seeds
-	// show: any value that encoding/json can marshal. They are called once a
+	// Status, Tasks, Seeds and Peers return what /v1/status, /v1/tasks, /v1/seeds
+	// and /v1/peers show: any value that encoding/json can marshal. They are called once a
 	// request, concurrently, and must not block.
-	Status, Tasks, Seeds func() any
+	Status, Tasks, Seeds, Peers func() any
 	// Ready returns nil once the node can serve reads, else the reason why it
 	// cannot, for /readyz. A node without it is always ready.
 	Ready func() error
@@ -80,7 +80,7 @@ func New(cfg Config) http.Handler {
 	a.handle("/healthz", http.HandlerFunc(healthz))
 	a.handle("/readyz", readyz(cfg.Ready))
 	for path, value := range map[string]func() any{
-		"/v1/status": cfg.Status, "/v1/tasks": cfg.Tasks, "/v1/seeds": cfg.Seeds,
+		"/v1/status": cfg.Status, "/v1/tasks": cfg.Tasks, "/v1/seeds": cfg.Seeds, "/v1/peers": cfg.Peers,
 	} {
 		if value != nil {
 			a.handle(path, a.show(value))
@@ -115,6 +115,7 @@ func New(cfg Config) http.Handler {
 	}
 	if _, taken := cfg.Extra["/"]; !taken {
 		a.mux.HandleFunc("/", a.index)
+		a.mux.Handle(dashboardDir, dashboardFiles())
 	}
 	slices.Sort(a.paths)
 	return a.guard(a.mux)
@@ -132,10 +133,16 @@ func (a *api) post(path, mediaType string, h http.HandlerFunc) {
 	a.paths = append(a.paths, path+" (POST)")
 }
 
-// index lists what there is, and answers every path that nothing else takes.
+// index lists what there is, or is the dashboard for who prefers HTML, and
+// answers every path that nothing else takes.
 func (a *api) index(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/" {
 		writeError(w, http.StatusNotFound, fmt.Sprintf("no such page: %s; / lists what there is", r.URL.Path))
+		return
+	}
+	w.Header().Set("Vary", "Accept")
+	if wantsHTML(r) {
+		dashboard(w)
 		return
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")

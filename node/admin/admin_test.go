@@ -135,7 +135,7 @@ func TestEndpoints(t *testing.T) {
 func TestNilFieldsAreLeftOut(t *testing.T) {
 	url := serve(t, Config{})
 	for path, want := range map[string]int{
-		"/healthz": 200, "/readyz": 200, "/": 200, "/metrics": 404, "/v1/status": 404, "/v1/tasks": 404, "/v1/seeds": 404,
+		"/healthz": 200, "/readyz": 200, "/": 200, "/metrics": 404, "/v1/status": 404, "/v1/tasks": 404, "/v1/seeds": 404, "/v1/peers": 404,
 	} {
 		if resp, _ := ask(t, http.MethodGet, url+path, nil); resp.StatusCode != want {
 			t.Errorf("%s: %s, want %d", path, resp.Status, want)

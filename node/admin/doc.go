@@ -1,6 +1,7 @@
 // Package admin is the daemon's HTTP face for operators and for the other
-// commands: health, readiness, metrics, profiles and status as JSON, and the
-// orders to bring files in before anybody asks for them.
+// commands: health, readiness, metrics, profiles and status as JSON, a dashboard
+// that shows them to a browser at /, and the orders to bring files in before
+// anybody asks for them.
 //
 // POST /v1/prefetch takes {"urls": ["https://…", …], "range": "A-B", "where":
 // "here" or "seeds", "pin": true}, where all but the urls may be left out. POST

@@ -66,6 +66,7 @@ type Host struct {
 	log        *slog.Logger
 	metrics    *metrics
 	nat        *traversal // nil for none
+	paths      *paths
 	stopGossip context.CancelFunc
 	close      func() error
 }
@@ -86,7 +87,8 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make libp2p host: %w", err)
 	}
-	h := &Host{cfg: cfg, log: cfg.Logger, nat: nat}
+	h := &Host{cfg: cfg, log: cfg.Logger, nat: nat, paths: newPaths(base.Network())}
+	base.Network().Notify(h.paths)
 	h.close = sync.OnceValue(func() error { return h.closeAll(base) })
 	if err := h.start(base); err != nil {
 		return nil, errors.Join(err, h.Close())

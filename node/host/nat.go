@@ -67,7 +67,6 @@ var oneObserver = sync.OnceFunc(func() { observedaddrs.ActivationThresh = 1 })
 type traversal struct {
 	cfg   NAT
 	reach *reach
-	paths *paths
 	// Of a host that has started; nil before.
 	meter     *meter
 	relay     *relay.Relay
@@ -79,7 +78,7 @@ type traversal struct {
 
 func newTraversal(cfg NAT) *traversal {
 	oneObserver()
-	return &traversal{cfg: cfg, reach: newReach(cfg.Reach), paths: newPaths()}
+	return &traversal{cfg: cfg, reach: newReach(cfg.Reach)}
 }
 
 // options are those of libp2p.
@@ -98,17 +97,15 @@ func (t *traversal) options() []libp2p.Option {
 // start begins to relay for others, before the host listens.
 func (t *traversal) start(h *Host, base corehost.Host) error {
 	var err error
-	t.paths.network = base.Network()
 	listening := base.Network().ListenAddresses
 	t.reach.listening.Store(&listening)
-	base.Network().Notify(t.paths)
 	t.meter = newMeter(h.cfg.Registerer, t.cfg.RelayData)
 	if t.cfg.Relay {
 		if t.relay, err = relay.New(base, relayOptions(t.cfg.RelayData, h.cfg.MaxPeers, t.meter)...); err != nil {
 			return fmt.Errorf("make relay: %w", err)
 		}
 	}
-	if t.puncher, err = newPuncher(base, t.reach, t.paths); err != nil {
+	if t.puncher, err = newPuncher(base, t.reach, h.paths); err != nil {
 		return fmt.Errorf("make hole punching: %w", err)
 	}
 	t.reserver = newReserver(base, h.log)

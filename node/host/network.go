@@ -31,7 +31,7 @@ type Network struct {
 // NetworkStatus says how the host stands in the network; of a host without NAT
 // in its Config the paths alone.
 func (h *Host) NetworkStatus() Network {
-	s := Network{Reachability: "unknown", TCP: MapUnknown, UDP: MapUnknown, Outside: []string{}, Relays: []peer.ID{}, Paths: []Path{}}
+	s := Network{Reachability: "unknown", TCP: MapUnknown, UDP: MapUnknown, Outside: []string{}, Relays: []peer.ID{}, Paths: h.paths.all()}
 	if h.nat == nil {
 		return s
 	}
@@ -48,7 +48,6 @@ func (h *Host) NetworkStatus() Network {
 		}
 	}
 	s.Relay = h.nat.relay != nil
-	s.Paths = h.nat.paths.all()
 	return s
 }
 

@@ -59,7 +59,9 @@ type paths struct {
 	contacts map[peer.ID]*contact
 }
 
-func newPaths() *paths { return &paths{contacts: map[peer.ID]*contact{}} }
+func newPaths(n network.Network) *paths {
+	return &paths{network: n, contacts: map[peer.ID]*contact{}}
+}
 
 // Connected implements network.Notifiee.
 func (p *paths) Connected(_ network.Network, c network.Conn) {
