@@ -172,3 +172,21 @@ func TestRevalidation(t *testing.T) {
 		t.Errorf("20 readers: asked %d times", n)
 	}
 }
+
+// FuzzFreshness: whatever an origin writes of the life of its answers, the times
+// are such as can be added.
+func FuzzFreshness(f *testing.F) {
+	f.Add("max-age=60, s-maxage=99999999999, stale-if-error=-1", "Mon, 23 Nov 2026 10:00:00 GMT", "Monday, 23-Nov-26 10:00:30 GMT")
+	f.Add(`private="x", immutable`, "Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT")
+	f.Add("", "Mon, 23 Nov 2026 10:00:00 GMT", "Mon Nov 23 10:00:30 2026")
+	f.Fuzz(func(t *testing.T, cacheControl, date, expires string) {
+		fields, err := content.NewFields(func(yield func(name, value string) bool) { _ = yield("Date", date) && yield("Expires", expires) })
+		if err != nil {
+			return
+		}
+		got := newFreshness(cacheControl, "", fields)
+		if got.lifetime < 0 || got.lifetime > forever || got.staleIfError < -1 || got.staleIfError > forever {
+			t.Errorf("%q, %q to %q: %+v", cacheControl, date, expires, got)
+		}
+	})
+}

@@ -56,14 +56,14 @@ func newFreshness(cacheControl, digest string, fields content.Fields) freshness 
 }
 
 // between returns the time from one HTTP date to another, 0 where it is negative
-// or one of them is none.
+// or one of them is none, and no more than forever.
 func between(from, to string) time.Duration {
 	a, ok1 := httpDate(from)
 	b, ok2 := httpDate(to)
 	if !ok1 || !ok2 {
 		return 0
 	}
-	return max(0, b.Sub(a))
+	return min(max(0, b.Sub(a)), forever)
 }
 
 // httpDate reads the three forms of RFC 9110 section 5.6.7.

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -48,6 +49,27 @@ func FuzzPosts(f *testing.F) {
 		}
 		if strings.Contains(host, "example") && w.Code != http.StatusForbidden {
 			t.Errorf("%s with Host %q: status %d", path, host, w.Code)
+		}
+	})
+}
+
+// FuzzQueries: no part of a file and no time of a profile is taken that is none.
+func FuzzQueries(f *testing.F) {
+	for _, s := range []string{"0-99", "7-", "-7", "-0", "9-8", "--1", "0-4611686018427387904", "30", "1e9", "NaN", "0x1p-1074", "-1", "+1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		off, n, err := parsePart(s)
+		switch {
+		case err != nil && (off != 0 || n != 0):
+			t.Errorf("%q: %d+%d with the error %v", s, off, n, err)
+		case err == nil && (n == 0 || n < -1 || n > 0 && (off < 0 || off+n < off) || off < 0 && s[0] != '-'):
+			t.Errorf("%q is %d+%d", s, off, n)
+		}
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "http://127.0.0.1/debug/pprof/profile", http.NoBody)
+		r.URL.RawQuery = url.Values{"seconds": {s}}.Encode()
+		if d, ok := profileLength(r); ok && (d < 0 || d > maxProfile) {
+			t.Errorf("a profile of %q seconds takes %v", s, d)
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package host
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -127,21 +126,24 @@ func (h *Host) loadMet() met {
 }
 
 func readMet(path string) (met, error) {
-	m := met{}
 	f, err := os.Open(path)
 	if err != nil {
-		return m, err
+		return met{}, err
 	}
 	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, maxMetFile))
-	if err != nil {
-		return m, err
-	}
+	return decodeMet(io.LimitReader(f, maxMetFile))
+}
+
+func decodeMet(r io.Reader) (met, error) {
+	m := met{}
 	var peers []metPeer
-	if err := json.NewDecoder(bytes.NewReader(text)).Decode(&peers); err != nil {
+	if err := json.NewDecoder(r).Decode(&peers); err != nil {
 		return m, err
 	}
 	for _, p := range peers[:min(len(peers), maxMet)] {
+		if p.ID == "" {
+			return met{}, errors.New("a peer without an ID")
+		}
 		for _, s := range p.Text[:min(len(p.Text), maxMetAddrs)] {
 			a, err := multiaddr.NewMultiaddr(s)
 			if err != nil {

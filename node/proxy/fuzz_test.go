@@ -103,3 +103,43 @@ func FuzzConnect(f *testing.F) {
 func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
 }
+
+// FuzzReferences: whatever an origin refers to, by Location or Link, what a client
+// is told of it is what the origin meant: by the gateway or at the origin itself,
+// never another host, and never with credentials at one.
+func FuzzReferences(f *testing.F) {
+	for _, s := range []string{
+		"/x", "x?y#z", "//other.test/x", "https://other.test/a%2fb", "https://u:p@other.test/", "javascript:alert(1)", "///other.test/x", `\\other.test`, "?q", "",
+		"/v2/a/blobs/uploads/1?state=x", "../../url/https://other.test/", "http:/other.test", "/v2//other.test/", "%2f%2fother.test",
+	} {
+		f.Add(s, "/v2/a/tags/list?n=1", true)
+		f.Add(s, "/a|b", false)
+	}
+	f.Fuzz(func(t *testing.T, reference, path string, credentials bool) {
+		base, err := newTarget(faceGateway, "https://origin.test/"+strings.TrimPrefix(path, "/"))
+		if err != nil || base.url.Host != "origin.test" {
+			return
+		}
+		ref, err := url.Parse(reference)
+		if err != nil || ref.IsAbs() || ref.Host != "" {
+			if got := mirrorReference(base.url, reference, "origin.test"); got != reference {
+				t.Errorf("mirror: %q becomes %q", reference, got)
+			}
+		} else if got, err := url.Parse(mirrorReference(base.url, reference, "origin.test")); err != nil ||
+			got.Host != "origin.test" && (got.Host != "" || got.IsAbs() || !strings.HasPrefix(got.Path, "/v2/") || got.Query().Get("ns") != "origin.test" && !strings.Contains(got.RawQuery, ";")) {
+			t.Errorf("mirror: %q leads to %v: %v", reference, got, err)
+		}
+		got := gatewayLocation(base.url, reference, credentials)
+		raw, ok := strings.CutPrefix(got, gatewayPrefix)
+		if got == reference || !ok {
+			return
+		}
+		plain := *base.url
+		plain.Opaque = ""
+		want := plain.ResolveReference(ref)
+		to, err := url.Parse(raw)
+		if err != nil || !strings.EqualFold(to.Host, want.Host) || !strings.EqualFold(to.Scheme, want.Scheme) || to.User != nil || credentials && !strings.EqualFold(to.Host, "origin.test") {
+			t.Errorf("gateway: %q at %s becomes %q: %v", reference, base.raw, got, err)
+		}
+	})
+}

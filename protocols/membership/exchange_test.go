@@ -208,3 +208,31 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// FuzzResponse: of whatever comes back for a join secret, only a chain of this
+// swarm is taken for one, and no refusal for a yes.
+func FuzzResponse(f *testing.F) {
+	w := newWorld(f)
+	for _, m := range []*pb.Response{
+		{Status: pb.Status_OK, Chain: chainToProto(w.chain)}, {Status: pb.Status_OK}, {Status: pb.Status_REVOKED, Chain: chainToProto(w.chain)}, {Status: 99},
+	} {
+		var b bytes.Buffer
+		if err := frame.NewWriter(&b, maxMessage).Write(m); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b.Bytes())
+	}
+	swarm := id(f, w.swarm)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		chain, err := response(frame.NewReader(bytes.NewReader(b), maxMessage))
+		if err != nil {
+			if chain != nil {
+				t.Errorf("a chain with the error %v", err)
+			}
+			return
+		}
+		if c, _, err := chain.Open(swarm); err == nil && c.Swarm != swarm {
+			t.Errorf("accepted %+v", c)
+		}
+	})
+}
