@@ -10,6 +10,7 @@ import (
 
 	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/node/locate"
+	"github.com/p2pnode/p2pnode/node/read"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
 )
 
@@ -17,10 +18,10 @@ import (
 type sources struct{ *locate.Map }
 
 // Sources implements read.Map.
-func (s sources) Sources(dst []peer.ID, task content.TaskID, stripe int64, sequential bool, skip []peer.ID) []peer.ID {
+func (s sources) Sources(dst []read.Source, task content.TaskID, stripe int64, sequential bool, skip []peer.ID) []read.Source {
 	var buf [16]locate.Source
 	for _, src := range s.Map.Sources(buf[:0], task, stripe, sequential, skip) {
-		dst = append(dst, src.Peer)
+		dst = append(dst, read.Source{Peer: src.Peer, Held: src.Kind == locate.SiteSeed})
 	}
 	return dst
 }

@@ -44,7 +44,7 @@ type flight struct {
 	unsaved          error
 	n                int     // bytes that are there, verified or from the origin
 	way              way     // where the bytes come from now
-	from             peer.ID // the peer, where way is fromPeer or fromSite
+	from             peer.ID // the peer, where way is fromPeer, fromSite or, of this node's site, fromHeld
 	// Proofs for those who follow: increments, and of a block whose root is
 	// known already the outboard, as far as mask says.
 	incs     []content.Increment

@@ -184,8 +184,9 @@ func (j *Job) AskPeer(p peer.ID) { j.ask(fromPeer, p) }
 func (j *Job) AskSite(p peer.ID) { j.ask(fromSite, p) }
 
 // AskHeld says that the origin is next, and that at most a peer is asked before,
-// for what it holds, and not for long; see AskPeer.
-func (j *Job) AskHeld() { j.ask(fromHeld, "") }
+// for what it holds, and not for long; see AskPeer. One that reads for this node's
+// site is named: for whom it waits may not wait for this node meanwhile.
+func (j *Job) AskHeld(p peer.ID) { j.ask(fromHeld, p) }
 
 // AskOrigin says that the origin is about to be asked; see AskPeer.
 func (j *Job) AskOrigin() { j.ask(fromOrigin, "") }

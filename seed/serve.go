@@ -180,6 +180,9 @@ func (h *Hold) refusal() error {
 	if waits && (way == fromPeer || way == fromSite) && h.q.noFill && on == h.q.from {
 		return ErrNotFound // he asks for what we hold, and we wait for him
 	}
+	if waits && way == fromHeld && on != "" && on != h.q.from && slices.Contains(h.q.path, on) {
+		return ErrNotFound // he asks for one of whose site we are, and who is asked for what he gets of it
+	}
 	stripe := h.f.layout.StripeOf(h.f.layout.Block(h.i).Off)
 	if waits && h.f.m.bars(way, &h.q, h.f.key.Task, stripe) {
 		if h.f.meta.Sequential {

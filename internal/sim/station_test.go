@@ -306,9 +306,9 @@ func (h served) Serve(ctx context.Context, from peer.ID, req rangeread.Request, 
 // sources is the map that readers see.
 type sources struct{ *locate.Map }
 
-func (s sources) Sources(dst []peer.ID, task content.TaskID, stripe int64, sequential bool, skip []peer.ID) []peer.ID {
+func (s sources) Sources(dst []read.Source, task content.TaskID, stripe int64, sequential bool, skip []peer.ID) []read.Source {
 	for _, src := range s.Map.Sources(nil, task, stripe, sequential, skip) {
-		dst = append(dst, src.Peer)
+		dst = append(dst, read.Source{Peer: src.Peer, Held: src.Kind == locate.SiteSeed})
 	}
 	return dst
 }

@@ -27,7 +27,31 @@ func (m *Map) Gateway(task content.TaskID, stripe int64, sequential bool, skip [
 	if p == nil || len(p.local) == 0 || v.isNear(m, stripe, sequential, skip, now) {
 		return "", false
 	}
-	if sequential || v.sequential {
+	first, ok := m.reader(p, task, stripe, sequential || v.sequential, skip, now)
+	return first, ok && first != m.cfg.Self
+}
+
+// SiteReader returns the peer that Gateway names, this node or another, also where
+// the stripe's owner or one who has the whole file is at the site: it may be reading
+// the stripe by an earlier map. It reports false where there is no site, or nobody
+// of it in the pool.
+func (m *Map) SiteReader(task content.TaskID, stripe int64, sequential bool, skip []peer.ID) (peer.ID, bool) {
+	if m.cfg.Site == "" {
+		return "", false
+	}
+	now := m.cfg.Now().UnixNano()
+	v := m.view(task, now)
+	p := m.poolOf(m.snap.Load(), v.order, now)
+	if p == nil {
+		return "", false
+	}
+	return m.reader(p, task, stripe, sequential || v.sequential, skip, now)
+}
+
+// reader returns the first at this node's site in rank order for a stripe, but
+// for those in skip and others whose breaker is open.
+func (m *Map) reader(p *pool, task content.TaskID, stripe int64, sequential bool, skip []peer.ID, now int64) (peer.ID, bool) {
+	if sequential {
 		stripe = 0
 	}
 	// content.StripeKey without its allocation.
@@ -47,7 +71,7 @@ func (m *Map) Gateway(task content.TaskID, stripe int64, sequential bool, skip [
 			first, best = o.ID, score
 		}
 	}
-	return first, first != "" && first != m.cfg.Self
+	return first, first != ""
 }
 
 // isNear reports whether one at this node's site, who is to be asked, has the

@@ -89,6 +89,17 @@ func TestGateway(t *testing.T) {
 			if got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
+			reader, ok := m.SiteReader(task, n, false, c.skip)
+			switch {
+			case c.label != "" || c.name == "all gone":
+				if ok {
+					t.Errorf("%q reads for no site", reader)
+				}
+			case c.want != "" && reader != c.want:
+				t.Errorf("%q reads for the site, the gateway is %q", reader, c.want)
+			case c.want == "" && reader != first[0]:
+				t.Errorf("%q reads for the site, want %q", reader, first[0])
+			}
 		})
 	}
 }

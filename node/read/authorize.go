@@ -144,8 +144,9 @@ func (r *Filler) ask(ctx context.Context, req origin.Request) (content.Meta, err
 func (r *Filler) AskSeed(ctx context.Context, task content.Task, o rangeread.Origin) (v seed.Verdict, self bool, err error) {
 	last := fmt.Errorf("%w: none is known", seed.ErrUnavailable)
 	for _, doubtful := range []bool{false, true} { // those that failed a moment ago come last
-		var buf [16]peer.ID
-		for _, p := range r.cfg.Map.Sources(buf[:0], task.ID, 0, false, nil) {
+		var buf [16]Source
+		for _, s := range r.cfg.Map.Sources(buf[:0], task.ID, 0, false, nil) {
+			p := s.Peer
 			switch {
 			case p == r.cfg.Self && r.cfg.Seed:
 				return seed.Verdict{}, true, nil

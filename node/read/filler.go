@@ -17,14 +17,26 @@ import (
 	"github.com/p2pnode/p2pnode/seed/origin"
 )
 
+// Source is a seed to ask for a stripe.
+type Source struct {
+	Peer peer.ID
+	// Held says that it stands at this node's site and does not own the stripe: it
+	// is asked for what it holds. What it has not it would bring over the uplink,
+	// while one of the site does so already; see Map.Gateway.
+	Held bool
+}
+
 // Map knows the seeds of tasks.
 type Map interface {
-	// Sources appends the peers to ask for a stripe to dst, best first: this
+	// Sources appends those to ask for a stripe to dst, best first: this
 	// node itself, first, where it owns the stripe; skip are not among them.
-	Sources(dst []peer.ID, task content.TaskID, stripe int64, sequential bool, skip []peer.ID) []peer.ID
+	Sources(dst []Source, task content.TaskID, stripe int64, sequential bool, skip []peer.ID) []Source
 	// Gateway returns the peer, but for skip, through which all of this node's
 	// site reads a stripe; false where that is this node, or there is no need.
 	Gateway(task content.TaskID, stripe int64, sequential bool, skip []peer.ID) (peer.ID, bool)
+	// SiteReader returns who that is, this node or another, also where an owner at
+	// the site leaves no need for it.
+	SiteReader(task content.TaskID, stripe int64, sequential bool, skip []peer.ID) (peer.ID, bool)
 	// Owner returns the seed, but for skip, that reads a stripe from the origin.
 	Owner(task content.TaskID, stripe int64, sequential bool, skip []peer.ID) (peer.ID, bool)
 	// StandIn returns who is to read a stripe from the origin where all seeds of
@@ -139,8 +151,10 @@ type fill struct {
 	refers  int       // how often a source referred
 	last    error
 	gateway peer.ID // who is asked to read for this node's site, if anybody is
-	private bool    // a source wants a grant, or a better one
-	refused *seed.OriginError
+	// siteReader is the one among the former that reads for this node's site.
+	siteReader peer.ID
+	private    bool // a source wants a grant, or a better one
+	refused    *seed.OriginError
 }
 
 // Fill implements seed.Filler.
@@ -260,9 +274,9 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 	if f.gateway, ok = f.nextGateway(); ok {
 		return f.gateway, f.noFill, true
 	}
-	if p, ok := f.nextSeed(); ok {
+	if s, ok := f.nextSeed(); ok {
 		// A request travels to one more peer at the most.
-		return p, f.noFill || len(job.Path) > 1, true
+		return s.Peer, f.noFill || s.Held || len(job.Path) > 1, true
 	}
 	if f.mayAskOrigin() && f.cfg.Seed && f.cfg.Map.IsSeed(job.Task.ID) {
 		return f.cfg.Self, false, true
@@ -325,7 +339,7 @@ func (f *fill) nextGateway() (peer.ID, bool) {
 		if !ok || f.failed[p] {
 			return "", false
 		}
-		if !f.doubt([]peer.ID{p}) {
+		if !f.doubt([]Source{{Peer: p}}) {
 			return p, true
 		}
 	}
@@ -334,32 +348,33 @@ func (f *fill) nextGateway() (peer.ID, bool) {
 // nextSeed returns the best seed that was not tried yet; this node itself where
 // it owns the stripe. Seeds in doubt are passed over, for other seeds too: the
 // next in order owns what was theirs.
-func (f *fill) nextSeed() (peer.ID, bool) {
-	var buf [16]peer.ID
+func (f *fill) nextSeed() (Source, bool) {
+	var buf [16]Source
 	stripe, sequential := f.stripe()
 	sources := f.cfg.Map.Sources(buf[:0], f.job.Task.ID, stripe, sequential, f.dead)
 	if f.doubt(sources) {
 		sources = f.cfg.Map.Sources(buf[:0], f.job.Task.ID, stripe, sequential, f.dead)
 	}
-	for _, p := range sources {
+	for _, s := range sources {
 		switch {
-		case p == f.cfg.Self:
+		case s.Peer == f.cfg.Self:
 			if f.mayAskOrigin() && f.cfg.Seed {
-				return p, true
+				return s, true
 			}
-		case !f.failed[p] && !slices.Contains(f.job.Path, p):
-			return p, true
+		case !f.failed[s.Peer] && !slices.Contains(f.job.Path, s.Peer):
+			return s, true
 		}
 	}
-	return "", false
+	return Source{}, false
 }
 
 // doubt sets those apart that failed a moment ago, and has the filler see
 // whether they are back; no reader waits for that. It reports whether there
 // were any.
-func (f *fill) doubt(sources []peer.ID) bool {
+func (f *fill) doubt(sources []Source) bool {
 	n := len(f.dead)
-	for _, p := range sources {
+	for _, s := range sources {
+		p := s.Peer
 		if p == f.cfg.Self || !f.cfg.Health.Doubtful(p) || len(f.dead) == rangeread.MaxPath {
 			continue
 		}

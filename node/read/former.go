@@ -16,9 +16,15 @@ import (
 // it holds: it has that at hand, or else the origin is asked.
 const formerPatience = 500 * time.Millisecond
 
+// sitePatience is the same of the one that read for this node's site: it may be
+// reading the stripe just then, over an uplink that many share.
+const sitePatience = 5 * time.Second
+
 // fromFormer reads what the previous owners of the stripe hold of what the job
 // wants, before this node, which owns it now, asks the origin: a change of the
-// map by itself costs the origin nothing. It reports whether something came.
+// map by itself costs the origin nothing. The one that read for this node's site
+// while the owners were elsewhere comes first: it costs the uplink nothing either.
+// It reports whether something came.
 // Failures mean nothing: the origin is next.
 func (f *fill) fromFormer(ctx context.Context) bool {
 	stripe, sequential := f.stripe()
@@ -47,12 +53,17 @@ func (f *fill) fromFormer(ctx context.Context) bool {
 	return false
 }
 
-// formers returns the previous owners of a stripe; for one that is dead who stood
-// for it.
+// formers returns who read for the site, where there was another owner, and the
+// previous owners of a stripe; for one that is dead who stood for it.
 func (f *fill) formers(stripe int64) []peer.ID {
 	skip := slices.Clone(f.dead)
+	f.siteReader = ""
 	for {
 		owners := f.cfg.Map.Previous(nil, f.job.Task.ID, stripe, false, skip)
+		if p, ok := f.cfg.Map.SiteReader(f.job.Task.ID, stripe, false, skip); ok && p != f.cfg.Self && len(owners) > 0 {
+			f.siteReader = p
+			owners = slices.Insert(slices.DeleteFunc(owners, func(o peer.ID) bool { return o == p }), 0, p)
+		}
 		doubted := slices.DeleteFunc(slices.Clone(owners), func(p peer.ID) bool {
 			return slices.Contains(skip, p) || !f.cfg.Health.Doubtful(p)
 		})
@@ -72,20 +83,29 @@ func (f *fill) named() bool {
 
 // held reads what a peer holds of what the job wants.
 func (f *fill) held(ctx context.Context, p peer.ID) error {
+	patience, onSite := formerPatience, p == f.siteReader
+	if onSite {
+		patience = sitePatience
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	watch := time.AfterFunc(formerPatience, cancel)
+	watch := time.AfterFunc(patience, cancel)
 	defer watch.Stop()
 	job := f.job
 	req := rangeread.Request{
 		Task: job.Task.ID, Generation: job.Expect, Range: job.Want(), NoFill: true, Path: append(slices.Clone(job.Path), f.cfg.Self), Skip: f.dead,
+		Site: onSite,
 	}
 	if meta, known := job.Meta(); known {
 		req.Generation = meta.Generation
 	}
 	req.Epoch, req.Seq = f.cfg.Map.Version()
 	req.Grant = job.Grant()
-	job.AskHeld()
+	if onSite {
+		job.AskHeld(p)
+	} else {
+		job.AskHeld("")
+	}
 	start := time.Now()
 	body, err := f.cfg.Client.Open(ctx, p, req)
 	if err != nil {
@@ -106,7 +126,7 @@ func (f *fill) held(ctx context.Context, p peer.ID) error {
 	if job.Pos() != req.Range.Off {
 		return nil
 	}
-	err = f.receive(ctx, body, func() { watch.Reset(formerPatience) })
+	err = f.receive(ctx, body, func() { watch.Reset(patience) })
 	if errors.Is(err, rangeread.ErrCorrupt) {
 		f.metrics.wrongAnswers.Inc()
 		f.cfg.Health.Wrong(p)

@@ -26,9 +26,11 @@ import (
 // alone is what a node knows that has no peers: it owns everything.
 type alone struct{ self peer.ID }
 
-func (a alone) Sources(dst []peer.ID, _ content.TaskID, _ int64, _ bool, _ []peer.ID) []peer.ID {
-	return append(dst, a.self)
+func (a alone) Sources(dst []Source, _ content.TaskID, _ int64, _ bool, _ []peer.ID) []Source {
+	return append(dst, Source{Peer: a.self})
 }
+
+func (a alone) SiteReader(content.TaskID, int64, bool, []peer.ID) (peer.ID, bool) { return "", false }
 
 func (a alone) Owner(content.TaskID, int64, bool, []peer.ID) (peer.ID, bool) { return a.self, true }
 func (alone) Previous(dst []peer.ID, _ content.TaskID, _ int64, _ bool, _ []peer.ID) []peer.ID {

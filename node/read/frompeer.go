@@ -43,7 +43,7 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 	}
 	ours := !noFill && !known && f.ours(body.Header.Meta)
 	if ours {
-		job.AskHeld() // before anybody can see what this job brings
+		job.AskHeld("") // before anybody can see what this job brings
 	}
 	if err := f.begin(seed.Found{Meta: body.Header.Meta, CacheControl: body.Header.CacheControl, Age: body.Header.Age, Private: body.Header.Private}); err != nil {
 		return err

@@ -1,8 +1,10 @@
 package read
 
 import (
+	"context"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -55,5 +57,90 @@ func TestGateway(t *testing.T) {
 	}
 	if a, b := gates[0].requests(), gates[1].requests(); len(a)+len(b) != 0 {
 		t.Errorf("for a peer the site's readers were asked %+v %+v", a, b)
+	}
+}
+
+// TestSeedAtSite: a seed of this node's site that owns nothing is asked for what it
+// holds, and the owner elsewhere for the rest: it would not go over the uplink
+// while this node, which reads for the site, is about to.
+func TestSeedAtSite(t *testing.T) {
+	w := newWorld(t, mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
+		w.seeds.near = map[peer.ID]bool{w.seeds.order[0]: true}
+	})
+	near, owner := w.sources[0], w.sources[1]
+	near.serve = func(_ context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
+		if err := near.upTo(a, 256*kib, nil); err != nil {
+			return err
+		}
+		return rangeread.NewError(rangeread.StatusNotFound, "scripted")
+	}
+	w.mustRead(w.all())
+	w.wantAsked("[1 1]", 0)
+	if r := near.requests()[0]; !r.NoFill || r.Origin != nil || r.Site {
+		t.Errorf("the seed at the site was asked %+v", r)
+	}
+	if r := owner.requests()[0]; r.NoFill || r.Origin == nil || r.Range.Off != 256*kib {
+		t.Errorf("the owner was asked %+v", r)
+	}
+}
+
+// TestOwnerAsksSiteReader: who has become the owner asks the one that read for its
+// site first, for what it has and what it is getting, however long that takes it;
+// and nobody where there was no other owner.
+func TestOwnerAsksSiteReader(t *testing.T) {
+	for name, tc := range map[string]struct {
+		former, self, empty bool
+		asked               string
+		origin              int64
+	}{
+		"it is getting it":   {former: true, asked: "[0 1]"},
+		"it has nothing":     {former: true, empty: true, asked: "[1 1]"},
+		"it is this node":    {former: true, self: true, asked: "[1 0]"},
+		"no owner was other": {asked: "[0 0]", origin: mib},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
+				w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{w.seeds.self}, true, w.seeds.self
+			})
+			w.open(content.Range{})
+			w.origin.Reset()
+			former, reader := w.sources[0], w.sources[1]
+			if tc.former {
+				w.seeds.former = []peer.ID{former.id()}
+			}
+			w.seeds.siteReader = reader.id()
+			if tc.self {
+				w.seeds.siteReader = w.seeds.self
+			}
+			reader.serve = func(ctx context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
+				if tc.empty {
+					return rangeread.NewError(rangeread.StatusNotFound, "scripted")
+				}
+				late := make(chan struct{})
+				time.AfterFunc(formerPatience+200*time.Millisecond, func() { close(late) })
+				if err := a.Wait(ctx, rangeread.WaitPeer, late); err != nil {
+					return err
+				}
+				return reader.all(a)
+			}
+			w.mustRead(content.Range{Len: mib})
+			w.stored(1)
+			if got := w.asked(); got != tc.asked {
+				t.Errorf("asked %s times, want %s", got, tc.asked)
+			}
+			if n := w.origin.Bytes(path); n != tc.origin {
+				t.Errorf("%d bytes from the origin, want %d", n, tc.origin)
+			}
+			for _, r := range reader.requests() {
+				if !r.Site || !r.NoFill || r.Origin != nil {
+					t.Errorf("the site's reader was asked %+v", r)
+				}
+			}
+			for _, r := range former.requests() {
+				if r.Site {
+					t.Errorf("the previous owner was asked %+v", r)
+				}
+			}
+		})
 	}
 }

@@ -43,6 +43,10 @@ type fakeMap struct {
 	former []peer.ID
 	// gateways read for this node's site, the first that is not dead.
 	gateways []peer.ID
+	// siteReader reads for this node's site while an owner there does not; near
+	// are the seeds there that own nothing.
+	siteReader peer.ID
+	near       map[peer.ID]bool
 
 	changes atomic.Uint64
 
@@ -50,7 +54,7 @@ type fakeMap struct {
 	stripes []int64
 }
 
-func (m *fakeMap) Sources(dst []peer.ID, _ content.TaskID, stripe int64, _ bool, skip []peer.ID) []peer.ID {
+func (m *fakeMap) Sources(dst []Source, _ content.TaskID, stripe int64, _ bool, skip []peer.ID) []Source {
 	m.mu.Lock()
 	n := len(m.stripes)
 	m.stripes = append(m.stripes, stripe)
@@ -60,7 +64,7 @@ func (m *fakeMap) Sources(dst []peer.ID, _ content.TaskID, stripe int64, _ bool,
 	}
 	for _, p := range m.order {
 		if !slices.Contains(skip, p) {
-			dst = append(dst, p)
+			dst = append(dst, Source{Peer: p, Held: m.near[p]})
 		}
 	}
 	return dst
@@ -80,6 +84,10 @@ func (m *fakeMap) Gateway(_ content.TaskID, _ int64, _ bool, skip []peer.ID) (pe
 		}
 	}
 	return "", false
+}
+
+func (m *fakeMap) SiteReader(content.TaskID, int64, bool, []peer.ID) (peer.ID, bool) {
+	return m.siteReader, m.siteReader != ""
 }
 
 func (m *fakeMap) StandIn(content.TaskID, int64, bool, []peer.ID) (peer.ID, bool) {

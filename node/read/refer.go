@@ -78,7 +78,7 @@ func (f *fill) learn(ctx context.Context, p peer.ID) error {
 		return nil
 	}
 	if f.ours(body.Header.Meta) {
-		f.job.AskHeld() // before anybody can see what this job brings
+		f.job.AskHeld("") // before anybody can see what this job brings
 		f.holders = nil
 	}
 	return f.begin(seed.Found{Meta: body.Header.Meta, CacheControl: body.Header.CacheControl, Age: body.Header.Age, Private: body.Header.Private})
