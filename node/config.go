@@ -144,9 +144,11 @@ type Config struct {
 	OriginCA string
 	// FilterQuery are query parameters, case-sensitive, that do not change what
 	// a URL names: they are left out of a file's name, and asked of the origin as
-	// they came. Names differ where the lists do, so it must be the same on all
-	// nodes of a swarm; peers with another refuse to fetch for this one. None may
-	// be a credential: the file is served to those without it.
+	// they came. An embedded supernode publishes them, as one alone does those of
+	// its own configuration; what supernodes publish counts before a node's own.
+	// Where they publish none it must be the same on all nodes: peers with another
+	// refuse to fetch for this one. None may be a credential: the file is served to
+	// those without it. At most 256 names, 4 KiB together.
 	FilterQuery []string
 	// Rules say what goes through the swarm, what to the origin, and what
 	// nowhere; the first that takes a request counts. Default: all that may be
@@ -215,6 +217,10 @@ type SupernodeConfig struct {
 	Admin string
 	// Replicas is the number of seeds of a task. Default DefaultReplicas.
 	Replicas int
+	// FilterQuery are the query parameters that all nodes leave out of files'
+	// names, as in Config; the same on all supernodes of a swarm: of several the
+	// one that started last counts. Default: each node has its own.
+	FilterQuery []string
 	// MaxPeers is the figure that all limits derive from. Default
 	// DefaultMaxPeers.
 	MaxPeers int
@@ -303,6 +309,7 @@ func (c SupernodeConfig) WithDefaults() SupernodeConfig {
 	}
 	c.Listen = orList(c.Listen, DefaultSupernodeListen())
 	c.OfflineGrace = or(c.OfflineGrace, DefaultOfflineGrace)
+	c.FilterQuery = slices.Clone(c.FilterQuery)
 	c.Admin = or(c.Admin, DefaultSupernodeAdmin)
 	c.Replicas = or(c.Replicas, DefaultReplicas)
 	c.MaxPeers = or(c.MaxPeers, DefaultMaxPeers)

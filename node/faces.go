@@ -54,7 +54,7 @@ func (n *Node) proxyURL() string {
 func (n *Node) faces() []func(context.Context) error {
 	cfg := n.cfg
 	handler := proxy.New(n.web.proxyConfig(proxy.Config{
-		Opener: opener{files: n.files, filter: n.filter, touched: n.touched(), whole: n.cfg.Fill == FillWhole}, Filter: n.filter, Rules: n.rules, Access: n.access,
+		Opener: opener{files: n.files, touched: n.touched(), whole: n.cfg.Fill == FillWhole}, Filter: n.filters.Current, Rules: n.rules, Access: n.access,
 		DialRemote: n.policy.DialContext(new(net.Dialer)), Self: n.isSelf,
 		Name: "p2pnode-" + n.self.String(), Logger: cfg.Logger, Registerer: cfg.Registerer,
 	}))

@@ -13,7 +13,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/node/control"
 	"github.com/p2pnode/p2pnode/node/host"
 	"github.com/p2pnode/p2pnode/node/limits"
@@ -51,7 +50,7 @@ type Node struct {
 	filler     *read.Filler
 	origin     *origin.Client
 	policy     *origin.Policy
-	filter     content.Filter
+	filters    *filters
 	rules      *proxy.Rules
 	access     proxy.Access
 	proxyTLS   *tls.Config // nil for none
@@ -122,7 +121,7 @@ func (n *Node) open(registerer prometheus.Registerer) error {
 	if n.rules, err = proxy.NewRules(cfg.Rules); err != nil {
 		return err
 	}
-	n.filter = queryFilter(cfg.FilterQuery)
+	n.filters = newFilters(cfg)
 	if len(cfg.Supernodes) == 0 {
 		if n.embedded, err = openEmbedded(cfg, registerer); err != nil {
 			return err
@@ -139,7 +138,7 @@ func (n *Node) open(registerer prometheus.Registerer) error {
 	n.wire()
 	if n.control, err = control.New(control.Config{
 		Host: n.host, PubSub: n.host.PubSub, Supernodes: n.supernodes, Swarm: cfg.Swarm, Beat: n.beat,
-		Interval: cfg.Beat, Map: seedMap{n.seeds, n.host, n.providers, cfg.Seed, n.pooled, n.believes}, AllHeld: n.allHeld, Logger: cfg.Logger, Registerer: cfg.Registerer,
+		Interval: cfg.Beat, Map: seedMap{n.seeds, n.host, n.providers, n.filters, cfg.Seed, n.pooled, n.believes}, AllHeld: n.allHeld, Logger: cfg.Logger, Registerer: cfg.Registerer,
 		Revocations: n.revocations(), Believed: n.believes,
 	}); err != nil {
 		return err
@@ -209,10 +208,10 @@ func (n *Node) wire() {
 	})
 	n.files = seed.New(seed.Config{
 		Self: n.self, Key: n.host.Peerstore().PrivKey(n.self), Store: n.disk, Filler: n.filler, Owns: n.reads, VerifySeal: n.client.VerifySeal,
-		Filter: n.filter, Authorizer: n.filler, MayGrant: n.mayGrant, GrantLife: cfg.GrantLife, Grace: n.grace, Seed: cfg.Seed, Spool: n.spool, Whole: cfg.Fill == FillWhole, Changed: n.changed,
+		Filter: n.filters.ByVersion, Authorizer: n.filler, MayGrant: n.mayGrant, GrantLife: cfg.GrantLife, Grace: n.grace, Seed: cfg.Seed, Spool: n.spool, Whole: cfg.Fill == FillWhole, Changed: n.changed,
 		Reach: func(p peer.ID) (peer.AddrInfo, bool) { return reach(n.host, p) }, Far: n.seeds.Far, Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
-	n.transfers = n.newTransfers(n.filter)
+	n.transfers = n.newTransfers()
 	if cfg.Fill == FillWhole || slices.ContainsFunc(cfg.Rules, func(r Rule) bool { return r.Prefetch == proxy.PrefetchWhole }) {
 		n.background = prefetch.NewBackground(n.transfers.Prefetcher, cfg.FillTasks, cfg.FillRate)
 	}

@@ -17,8 +17,7 @@ import (
 
 // opener gives the HTTP faces the files of the swarm.
 type opener struct {
-	files  *seed.Manager
-	filter content.Filter
+	files *seed.Manager
 	// touched, where set, hears which file a client reads a part of that is not
 	// all held here, and is wanted whole: whole says so of those that no rule
 	// speaks of.
@@ -47,7 +46,7 @@ func (o opener) open(ctx context.Context, req proxy.Request) (proxy.File, error)
 	}
 	r := seed.Request{
 		Task:   req.Task,
-		Origin: rangeread.Origin{URL: req.URL, Header: fieldsOf(req.Credentials), FilterVersion: o.filter.Version, Size: -1},
+		Origin: rangeread.Origin{URL: req.URL, Header: fieldsOf(req.Credentials), FilterVersion: req.Task.FilterVersion, Size: -1},
 		Want:   firstWant(req), Demand: seed.Demand(req.Demand), Held: req.Held,
 		Unsized: req.Want.Whole || req.MetaOnly, // of a part it matters where it lies
 	}

@@ -1,13 +1,10 @@
 package node
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
+	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/p2pnode/p2pnode/internal/content"
@@ -44,7 +41,7 @@ func (c Config) Judge(method, rawURL string, size int64) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	task, err := content.NewTask(rawURL, queryFilter(c.FilterQuery))
+	task, err := content.NewTask(rawURL, content.NewFilter(c.FilterQuery))
 	if err != nil {
 		return Verdict{}, err
 	}
@@ -63,29 +60,18 @@ func (n *Node) grace(task content.Task) (after time.Duration, open bool) {
 	return rule.Grace()
 }
 
-// queryFilter is the filter of a list of parameters. Its version follows from
-// the list, so that nodes with different lists do not take one file for another.
-func queryFilter(names []string) content.Filter {
-	if len(names) == 0 {
-		return content.Filter{}
-	}
-	names = slices.Compact(slices.Sorted(slices.Values(names)))
-	sum := sha256.Sum256([]byte(strings.Join(names, "&")))
-	return content.Filter{Version: binary.BigEndian.Uint32(sum[:4]) | 1, Query: names}
-}
-
-// maxFilter bounds FilterQuery.
-const maxFilter = 256
-
 func checkFilter(names []string) *FieldError {
 	const field = "filter-query"
-	for i, s := range names {
-		if s == "" || strings.ContainsAny(s, "&=# ") || i == maxFilter {
-			return &FieldError{field, s, "is no name of a query parameter as it stands in a URL, or one of more than 256"}
+	for _, s := range names {
+		if !content.IsFilterName(s) {
+			return &FieldError{field, s, "is no name of a query parameter as it stands in a URL"}
 		}
 		if content.IsSecretParameter(s) {
 			return &FieldError{field, s, "lets somebody in: filtered, the file would be served to those without it"}
 		}
+	}
+	if !content.NewFilter(names).Valid() {
+		return &FieldError{field, names[0], fmt.Sprintf("and the others are more than %d names, or than %d bytes together", content.MaxFilterNames, content.MaxFilterBytes)}
 	}
 	return nil
 }

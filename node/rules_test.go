@@ -3,8 +3,10 @@ package node_test
 import (
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/p2pnode/p2pnode/internal/p2ptest"
 	"github.com/p2pnode/p2pnode/node"
@@ -27,6 +29,64 @@ func TestFilterQuery(t *testing.T) {
 	if status, _ := fetch(t, n.Info().Proxy+"/url/"+url+"?v=2"); status != http.StatusOK || origin.Requests("/file") == 1 {
 		t.Error("another parameter made no other file")
 	}
+}
+
+// TestSwarmFilter: the list of the supernode decides the names of files on all
+// nodes, whatever their own says; one that starts again with another list
+// renames them for all.
+func TestSwarmFilter(t *testing.T) {
+	cfg := node.SupernodeConfig{
+		DataDir: t.TempDir(), Admin: "127.0.0.1:0", Beat: 200 * time.Millisecond,
+		Listen: []string{"/ip4/127.65.0.3/tcp/0"}, FilterQuery: []string{"utm_source"},
+	}
+	super, stop := startSupernode(t, cfg)
+	origin := p2ptest.NewOrigin(t)
+	body := p2ptest.Bytes(1, 3<<20)
+	url := origin.Add("/file", body)
+	member := node.Config{Supernodes: super.Info().Addrs, Seed: true, OriginAllow: []string{"127.0.0.0/8"}, Beat: cfg.Beat}
+	one := startNode(t, member)
+	member.FilterQuery = []string{"v"}
+	two := startNode(t, member)
+	named := func(query ...string) {
+		t.Helper()
+		for _, n := range []*node.Node{one, two} {
+			eventually(t, "the supernode's filter, and the pool", func() bool {
+				st := n.ReadStatus()
+				return slices.Equal(st.FilterQuery, query) && len(st.Pool) == 2
+			})
+		}
+	}
+	named("utm_source")
+	fetched(t, one, url+"?v=1&utm_source=1", body)
+	fetched(t, two, url+"?v=1&utm_source=2", body)
+	if got := origin.Bytes("/file"); got != int64(len(body)) {
+		t.Errorf("%d bytes from the origin, of %d: the two nodes do not share", got, len(body))
+	}
+	fetched(t, two, url+"?v=2", body)
+	if got := origin.Bytes("/file"); got != 2*int64(len(body)) {
+		t.Errorf("%d bytes from the origin: the node's own list was used", got)
+	}
+
+	stop()
+	cfg.Listen = []string{strings.Split(super.Info().Addrs[0], "/p2p/")[0]}
+	cfg.FilterQuery = []string{"v", "utm_source"}
+	cfg.Registerer, cfg.Gatherer = nil, nil
+	_, _ = startSupernode(t, cfg)
+	named("utm_source", "v")
+	fetched(t, one, url+"?v=3&utm_source=1", body)
+	fetched(t, two, url+"?v=4", body)
+	if got := origin.Bytes("/file"); got != 3*int64(len(body)) {
+		t.Errorf("%d bytes from the origin after the list was changed", got)
+	}
+}
+
+func startSupernode(t *testing.T, cfg node.SupernodeConfig) (*node.SupernodeNode, func()) {
+	t.Helper()
+	n, err := node.NewSupernode(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n, run(t, n)
 }
 
 func TestJudge(t *testing.T) {

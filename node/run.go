@@ -66,7 +66,7 @@ func (n *Node) Run(ctx context.Context) error {
 	for _, h := range n.files.Current() {
 		n.provide(h)
 	}
-	parts.Go(func() error { return n.keepSigners(swarm) })
+	parts.Go(func() error { return n.keepPools(swarm) })
 	parts.Go(func() error { n.becomeReady(swarm); return nil })
 	defer context.AfterFunc(facesCtx, n.control.Leave)()
 	err := faces.Wait()

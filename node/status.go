@@ -28,9 +28,12 @@ type Status struct {
 	// Membership says whether this node is in a closed swarm.
 	Membership MembershipStatus `json:"membership"`
 	// Swarm says how this node is joined to others.
-	Peers      int              `json:"connected_peers"`
-	Pool       []peer.ID        `json:"pool"`
-	Supernodes []control.Status `json:"supernodes"`
+	Peers int       `json:"connected_peers"`
+	Pool  []peer.ID `json:"pool"`
+	// FilterQuery are the query parameters that are left out of files' names: the
+	// supernodes', else the node's own.
+	FilterQuery []string         `json:"filter_query"`
+	Supernodes  []control.Status `json:"supernodes"`
 	// Network says how this node stands in the network and how it is connected to
 	// each peer.
 	Network host.Network `json:"network"`
@@ -81,6 +84,7 @@ func (n *Node) status() Status {
 		Peer: n.self.String(), Version: n.cfg.Version, Addrs: addrStrings(n.host), Site: n.cfg.Site, Seed: n.cfg.Seed,
 		Ready: n.readyError() == nil, Peers: len(n.host.Network().Peers()), Supernodes: n.control.Status(),
 		Network: n.host.NetworkStatus(), Sources: n.sources(time.Now()), Store: n.files.Stats(), Pool: []peer.ID{},
+		FilterQuery: append([]string{}, n.filters.Current().Query...),
 	}
 	for _, m := range n.seeds.Pool() {
 		s.Pool = append(s.Pool, m.ID)
@@ -151,25 +155,30 @@ func (n *Node) loadSigners() {
 	n.seeds.AddSigners(ids)
 }
 
-// keepSigners saves the signers as soon as new ones are known: a node that is
-// killed the next moment trusts what it holds all the same.
-func (n *Node) keepSigners(ctx context.Context) error {
-	saved := len(n.seeds.Signers())
+// keepPools saves the signers and the query filter as soon as new ones are known:
+// a node that is killed the next moment trusts and finds what it holds all the same.
+func (n *Node) keepPools(ctx context.Context) error {
+	saved, filter := len(n.seeds.Signers()), n.filters.Swarm()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-n.pooled:
 		}
-		ids := n.seeds.Signers()
-		if len(ids) == saved {
-			continue
+		if ids := n.seeds.Signers(); len(ids) != saved {
+			if err := n.saveSigners(ids); err != nil {
+				n.cfg.Logger.Warn("cannot save the list of known signers", "err", err)
+			} else {
+				saved = len(ids)
+			}
 		}
-		if err := n.saveSigners(ids); err != nil {
-			n.cfg.Logger.Warn("cannot save the list of known signers", "err", err)
-			continue
+		if names := n.filters.Swarm(); !slices.Equal(names, filter) {
+			if err := n.filters.save(n.cfg.DataDir, names); err != nil {
+				n.cfg.Logger.Warn("cannot save the swarm's query filter", "err", err)
+			} else {
+				filter = names
+			}
 		}
-		saved = len(ids)
 	}
 }
 

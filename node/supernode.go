@@ -40,6 +40,7 @@ type supernodeParams struct {
 	grace                                  time.Duration
 	swarm, version, relayData              string
 	replicas, maxPeers                     int
+	filterQuery                            []string
 	beat                                   time.Duration
 	logger                                 *slog.Logger
 	registerer                             prometheus.Registerer
@@ -77,7 +78,7 @@ func openSupernode(p supernodeParams) (*supernodeHost, error) {
 		return nil, err
 	}
 	s, err := supernode.New(supernode.Config{
-		Host: h, PubSub: h.PubSub, Key: key, Swarm: p.swarm, Replicas: p.replicas, Beat: p.beat, MaxPeers: p.maxPeers,
+		Host: h, PubSub: h.PubSub, Key: key, Swarm: p.swarm, Replicas: p.replicas, FilterQuery: p.filterQuery, Beat: p.beat, MaxPeers: p.maxPeers,
 		SnapshotFile: filepath.Join(p.dataDir, p.snapshot), Logger: p.logger, Registerer: p.registerer,
 		MaySeed: m.maySeed(), Revocations: m.told(),
 	})
@@ -118,7 +119,7 @@ func openEmbedded(cfg Config, registerer prometheus.Registerer) (*supernodeHost,
 	s, err := openSupernode(supernodeParams{
 		memberDir: dir, join: cfg.Join, grace: max(0, cfg.OfflineGrace),
 		dataDir: cfg.DataDir, keyFile: embeddedFile, savedPeers: "supernode-peers.json", snapshot: "supernode.snapshot", listen: cfg.SupernodeListen,
-		swarm: cfg.Swarm, version: cfg.Version, relayData: cfg.RelayData, replicas: cfg.Replicas, maxPeers: cfg.MaxPeers, beat: cfg.Beat,
+		swarm: cfg.Swarm, version: cfg.Version, relayData: cfg.RelayData, replicas: cfg.Replicas, filterQuery: cfg.FilterQuery, maxPeers: cfg.MaxPeers, beat: cfg.Beat,
 		logger: cfg.Logger.With("part", "supernode"), registerer: registerer,
 	})
 	if err != nil {
@@ -158,7 +159,7 @@ func NewSupernode(cfg SupernodeConfig) (*SupernodeNode, error) {
 	if n.s, err = openSupernode(supernodeParams{
 		dataDir: cfg.DataDir, keyFile: identityFile, savedPeers: "peers.json", snapshot: "supernode.snapshot", listen: cfg.Listen, swarm: cfg.Swarm,
 		memberDir: cfg.DataDir, join: cfg.Join, grace: max(0, cfg.OfflineGrace),
-		version: cfg.Version, relayData: cfg.RelayData, replicas: cfg.Replicas, maxPeers: cfg.MaxPeers, beat: cfg.Beat,
+		version: cfg.Version, relayData: cfg.RelayData, replicas: cfg.Replicas, filterQuery: cfg.FilterQuery, maxPeers: cfg.MaxPeers, beat: cfg.Beat,
 		logger: cfg.Logger, registerer: cfg.Registerer,
 	}); err != nil {
 		n.close()

@@ -33,6 +33,7 @@ type seedMap struct {
 	*locate.Map
 	host      host.Host
 	providers *locate.Providers
+	filters   *filters
 	seed      bool            // this node takes duties
 	pooled    chan<- struct{} // gets an element with a pool, where there is room
 	believes  func(peer.ID) bool
@@ -43,6 +44,7 @@ func (m seedMap) Apply(s assignment.Signed, u assignment.Update) {
 	m.Map.Apply(s, u)
 	if !m.believes(u.Supernode) { // it was revoked between the check of the signature and now
 		m.Forget(u.Supernode)
+		m.filters.adopt(m.FilterQuery())
 		return
 	}
 	for _, a := range u.Assigns {
@@ -56,6 +58,7 @@ func (m seedMap) Apply(s assignment.Signed, u assignment.Update) {
 	if u.Pool == nil {
 		return
 	}
+	m.filters.adopt(m.FilterQuery())
 	for _, p := range u.Pool.Members {
 		if p.ID != m.host.ID() {
 			m.host.Peerstore().AddAddrs(p.ID, p.Addrs, peerstore.PermanentAddrTTL)

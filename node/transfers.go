@@ -31,9 +31,9 @@ func (t transfers) Import(ctx context.Context, r admin.ImportRequest, progress f
 	return admin.Transfer(got), err
 }
 
-func (n *Node) newTransfers(filter content.Filter) transfers {
+func (n *Node) newTransfers() transfers {
 	return transfers{prefetch.New(prefetch.Config{
-		Self: n.self, Files: n.files, Map: n.seeds, Peers: n.client, Health: n.seeds, Filter: filter, Logger: n.cfg.Logger,
+		Self: n.self, Files: n.files, Map: n.seeds, Peers: n.client, Health: n.seeds, Filter: n.filters.Current, Logger: n.cfg.Logger,
 	})}
 }
 

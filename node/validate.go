@@ -90,6 +90,7 @@ func (c SupernodeConfig) Validate() error {
 		checkRange("replicas", int64(c.Replicas), 1, maxReplicas),
 		checkRange("max-peers", int64(c.MaxPeers), 1, 1<<20),
 		checkRelayData(c.RelayData),
+		checkFilter(c.FilterQuery),
 		checkSwarm(c.Swarm),
 	)
 }

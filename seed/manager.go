@@ -54,8 +54,9 @@ type Config struct {
 	// origin cannot be reached: those whom the origin let in no longer ago than
 	// after, and where open everybody with credentials. Nil: nobody.
 	Grace func(task content.Task) (after time.Duration, open bool)
-	// Filter is the swarm's query filter.
-	Filter content.Filter
+	// Filter returns the query filter of a version, and false where this node does
+	// not go by it. Nil: there is none, of version 0.
+	Filter func(version uint32) (content.Filter, bool)
 	// Seed says that this node fills for peers; else it serves what it has.
 	Seed bool
 	// Whole says that a file of which something was asked is wanted whole, if it
@@ -148,6 +149,9 @@ func New(cfg Config) *Manager {
 	m.background = semaphore.NewWeighted(m.share)
 	if m.cfg.Now == nil {
 		m.cfg.Now = time.Now
+	}
+	if m.cfg.Filter == nil {
+		m.cfg.Filter = func(version uint32) (content.Filter, bool) { return content.Filter{}, version == 0 }
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)

@@ -295,12 +295,17 @@ func TestJoinedForAnotherReason(t *testing.T) {
 func TestUnknownTaskWithoutFill(t *testing.T) {
 	origin := newFakeOrigin(mib)
 	hosts := p2ptest.Hosts(t, 3)
-	n := newNode(t, hosts[0], func(*node) Filler { return origin }, nil)
+	former := content.Filter{Version: 9, Query: []string{"utm_source"}}
+	n := newNode(t, hosts[0], func(*node) Filler { return origin }, func(c *Config) {
+		c.Filter = func(version uint32) (content.Filter, bool) {
+			return map[uint32]content.Filter{0: {}, 9: former}[version], version == 0 || version == 9
+		}
+	})
 	noSeed := newNode(t, hosts[1], func(*node) Filler { return origin }, func(c *Config) { c.Seed = false })
 	reader := newNode(t, hosts[2], func(*node) Filler { return origin }, nil)
 	connectAll(t, n, noSeed, reader)
 	want := content.Range{Len: 10}
-	noFill, noOrigin, circle, long, foreign, filter := ask(t, want), ask(t, want), ask(t, want), ask(t, want), ask(t, want), ask(t, want)
+	noFill, noOrigin, circle, long, foreign, filter, older := ask(t, want), ask(t, want), ask(t, want), ask(t, want), ask(t, want), ask(t, want), ask(t, want)
 	noFill.NoFill = true
 	noOrigin.Origin = nil
 	circle.Path = []peer.ID{reader.id(), n.id(), reader.id()}
@@ -310,6 +315,7 @@ func TestUnknownTaskWithoutFill(t *testing.T) {
 	}
 	foreign.Origin.URL += "?other"
 	filter.Origin.FilterVersion = 7
+	older.Origin.FilterVersion = former.Version // but the name of another
 	for _, tc := range []struct {
 		name   string
 		at     *node
@@ -323,6 +329,7 @@ func TestUnknownTaskWithoutFill(t *testing.T) {
 		{"no seed", noSeed, ask(t, want), rangeread.StatusNotFound},
 		{"another URL", n, foreign, rangeread.StatusForbidden},
 		{"another filter", n, filter, rangeread.StatusForbidden},
+		{"a name of another filter", n, older, rangeread.StatusForbidden},
 	} {
 		_, err := reader.readPeer(t.Context(), tc.at.id(), tc.req, nil)
 		if got := rangeread.StatusOf(err); got != tc.status {
@@ -337,6 +344,15 @@ func TestUnknownTaskWithoutFill(t *testing.T) {
 	}
 	if _, err := reader.readPeer(t.Context(), n.id(), noFill, nil); err != nil {
 		t.Errorf("no fill, of what is held: %v", err)
+	}
+	older.Origin.URL += "?utm_source=1"
+	task, err := content.NewTask(older.Origin.URL, former)
+	if err != nil {
+		t.Fatal(err)
+	}
+	older.Task = task.ID
+	if _, err := reader.readPeer(t.Context(), n.id(), older, nil); err != nil {
+		t.Errorf("by a filter that this node still knows: %v", err)
 	}
 }
 

@@ -89,10 +89,11 @@ func (m *Manager) query(from peer.ID, req rangeread.Request) (query, error) {
 	if req.Origin == nil {
 		return q, nil
 	}
-	if req.Origin.FilterVersion != m.cfg.Filter.Version {
-		return q, rangeread.NewError(rangeread.StatusForbidden, "query filter version %d, here %d", req.Origin.FilterVersion, m.cfg.Filter.Version)
+	filter, ok := m.cfg.Filter(req.Origin.FilterVersion)
+	if !ok {
+		return q, rangeread.NewError(rangeread.StatusForbidden, "query filter version %d is not used here", req.Origin.FilterVersion)
 	}
-	task, err := content.NewTask(req.Origin.URL, m.cfg.Filter)
+	task, err := content.NewTask(req.Origin.URL, filter)
 	if err != nil || task.ID != req.Task {
 		return q, rangeread.NewError(rangeread.StatusForbidden, "the URL does not name the task")
 	}

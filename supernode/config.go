@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
 )
 
@@ -43,6 +44,10 @@ type Config struct {
 	// Replicas is the number of seeds a task; default 2, at most
 	// assignment.MaxSeeds.
 	Replicas int
+	// FilterQuery are the query parameters that do not change what a URL names,
+	// within the bounds of content.Filter: they are published with the pool, and
+	// all nodes go by them. Default: nothing is said, each node has its own.
+	FilterQuery []string
 	// Demand says when a task gets more seeds than Replicas, and when fewer
 	// again; its Replicas is not looked at.
 	Demand Policy
@@ -94,6 +99,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("supernode: Key is not that of host %s", c.Host.ID())
 	case c.Replicas < 0 || c.Replicas > assignment.MaxSeeds:
 		return fmt.Errorf("supernode: Replicas is %d, must be 0 to %d", c.Replicas, assignment.MaxSeeds)
+	case !content.NewFilter(c.FilterQuery).Valid():
+		return fmt.Errorf("supernode: FilterQuery %q has what is no name of a query parameter, or too many", c.FilterQuery)
 	case c.Demand.MaxReplicas < 0 || c.Demand.MaxReplicas > assignment.MaxSeeds:
 		return fmt.Errorf("supernode: Demand.MaxReplicas is %d, must be 0 to %d", c.Demand.MaxReplicas, assignment.MaxSeeds)
 	case c.Demand.ReadersPerSeed < 0 || c.Demand.RatePerSeed < 0 || c.Demand.SiteReaders < 0 || c.Demand.MaxSites < 0 || c.Demand.Calm < 0:
@@ -111,6 +118,7 @@ func (c Config) Validate() error {
 }
 
 func (c Config) withDefaults() Config {
+	c.FilterQuery = content.NewFilter(c.FilterQuery).Query
 	setDefault(&c.Replicas, 2)
 	setDefault(&c.Beat, 5*time.Second)
 	setDefault(&c.MaxPeers, 1024)

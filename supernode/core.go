@@ -169,7 +169,7 @@ func (c *core) plan(now time.Time) step {
 		return s
 	}
 	if next, ok := c.pool.update(c.members, c.orders, now); ok {
-		for _, page := range assignment.Pages(next) {
+		for _, page := range assignment.Pages(next, c.cfg.FilterQuery...) {
 			page.Replicas = c.cfg.Replicas
 			s.updates = append(s.updates, c.update(now, assignment.Update{Pool: &page}))
 		}

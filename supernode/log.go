@@ -48,9 +48,10 @@ type log struct {
 	pages     []*entry
 	floor     *entry
 
-	assigns  assignment.HashSum
-	members  []assignment.Member
-	poolHash [32]byte
+	assigns     assignment.HashSum
+	members     []assignment.Member
+	filterQuery []string
+	poolHash    [32]byte
 }
 
 func newLog(supernode peer.ID, epoch uint64, maxWithdrawn int) *log {
@@ -113,13 +114,13 @@ func (l *log) page(p *assignment.PoolPage, e *entry) {
 		for _, old := range l.pages {
 			l.release(old)
 		}
-		l.pages, l.members = nil, nil
+		l.pages, l.members, l.filterQuery = nil, nil, p.FilterQuery
 	}
 	e.kept++
 	l.pages = append(l.pages, e)
 	l.members = append(l.members, p.Members...)
 	if p.Page == p.Pages-1 {
-		l.poolHash = assignment.PoolDigest(l.members)
+		l.poolHash = assignment.PoolDigest(l.members, l.filterQuery...)
 		l.members = nil
 	}
 }

@@ -29,7 +29,8 @@ func (a *app) configCheckCmd() *cobra.Command {
 		Short: "Check a daemon's configuration, and say what it does with a URL",
 		Long: `Check a daemon's configuration: it takes the daemon's flags, variables and file,
 and says the first thing that is wrong. With --url it prints the file's name in
-the swarm and which rule takes a request for it.`,
+the swarm and which rule takes a request for it. The name is made with these
+settings' filter-query, before which a supernode's counts.`,
 		Args: noArgs,
 	}
 	f := command.Flags()

@@ -19,7 +19,7 @@ type common struct {
 	relayData                     string
 	join                          string
 	grace                         time.Duration
-	listen                        []string
+	listen, filterQuery           []string
 	replicas, maxPeers            count
 	logLevel                      level
 	logFormat                     format
@@ -36,6 +36,7 @@ func (c *common) bind(f *pflag.FlagSet, dataDir, admin, port string) {
 	f.StringVar(&c.admin, "admin", admin, "`host:port` of the admin API and metrics, on loopback, or unix:PATH, a socket for this user alone")
 	f.Var(&c.replicas, "replicas", "seeds of a task; a daemon takes it from its supernode")
 	f.Var(&c.maxPeers, "max-peers", "peers to expect; all limits derive from it")
+	f.StringArrayVar(&c.filterQuery, "filter-query", nil, "query `parameter` that does not change what a URL names; a daemon takes them from its supernode, where that has any; repeatable")
 	f.StringVar(&c.relayData, "relay-data", node.DefaultRelayData, "`off|limited|unlimited`: what a relay carries of files; limited is 8 MiB a second for all")
 	f.StringVar(&c.swarm, "swarm", node.DefaultSwarm, "`name` of the swarm")
 	f.Var(&c.logLevel, "log-level", "debug, info, warn or error")
@@ -92,7 +93,6 @@ func (d *daemonSettings) bind(a *app, f *pflag.FlagSet) {
 	f.StringVar(&cfg.CACert, "ca-cert", "", "`file` of the authority for --intercept (default ca.pem in --data-dir, where gen-ca puts it)")
 	f.StringVar(&cfg.CAKey, "ca-key", "", "`file` of its key (default ca.key in --data-dir)")
 	f.StringVar(&cfg.OriginCA, "origin-ca", "", "`file` of certificates to trust of origins, besides the system's")
-	f.StringArrayVar(&cfg.FilterQuery, "filter-query", nil, "query `parameter` that does not change what a URL names, the same on all nodes; repeatable")
 	toggleVar(f, &cfg.OriginFallback, "origin-fallback", true, "read the origin when no seed and no peer can serve")
 	f.Var(ruleList{&cfg.Rules}, "rules", "")
 	_ = f.MarkHidden("rules") // it is there: in the file alone
@@ -107,7 +107,7 @@ func (d *daemonSettings) config(log *slog.Logger) (node.Config, error) {
 	cfg.Join, cfg.OfflineGrace = d.join, grace(d.grace)
 	cfg.DataDir, cfg.Listen, cfg.Admin, cfg.Swarm = d.dataDir, d.listen, d.admin, d.swarm
 	cfg.Replicas, cfg.MaxPeers, cfg.CacheSize, cfg.FillRate = int(d.replicas), int(d.maxPeers), int64(d.cache), int64(d.fillRate)
-	cfg.RelayData = d.relayData
+	cfg.RelayData, cfg.FilterQuery = d.relayData, d.filterQuery
 	cfg.Version, cfg.Logger = buildVersion(), log
 	return cfg, nil
 }
@@ -154,7 +154,7 @@ that both run on one machine.`,
 		return a.serve(cmd, &c, func(log *slog.Logger) (runner, error) {
 			return a.newSupernode(node.SupernodeConfig{
 				DataDir: c.dataDir, Listen: c.listen, Admin: c.admin, Swarm: c.swarm,
-				Replicas: int(c.replicas), MaxPeers: int(c.maxPeers), Join: c.join, OfflineGrace: grace(c.grace), RelayData: c.relayData,
+				Replicas: int(c.replicas), MaxPeers: int(c.maxPeers), Join: c.join, OfflineGrace: grace(c.grace), RelayData: c.relayData, FilterQuery: c.filterQuery,
 				Version: buildVersion(), Logger: log,
 			})
 		})

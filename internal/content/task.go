@@ -72,16 +72,8 @@ type Task struct {
 	// credential, though of none of the forms that SplitSignature knows; empty for
 	// none. Such a file is not for a shared cache: its name would tell the secret.
 	Secret string
-}
-
-// Filter lists the query parameters that do not change what a URL names, such
-// as signatures and expiries. It is the same in a whole swarm: its Version is
-// part of every task ID. The zero Filter removes nothing.
-type Filter struct {
-	Version uint32
-	// Query holds parameter names, compared byte for byte as written in the
-	// URL, case-sensitively.
-	Query []string
+	// FilterVersion is that of the Filter by which the file was named.
+	FilterVersion uint32
 }
 
 // ErrURL is wrapped by every refusal of NewTask, so that a face can answer 400.
@@ -137,7 +129,7 @@ func NewTask(raw string, f Filter) (Task, error) {
 	if query != "" {
 		canonical += "?" + upperTriplets(query)
 	}
-	t := Task{URL: canonical, Secret: secretIn(query)}
+	t := Task{URL: canonical, Secret: secretIn(query), FilterVersion: f.Version}
 	name := canonical
 	if m := digestPath.FindStringSubmatch(path); m != nil && query == "" {
 		t.Digest = m[2]

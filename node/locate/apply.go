@@ -215,7 +215,7 @@ func (c change) pool(i int, u assignment.Update, r *record) bool {
 		st.log.release(page)
 	}
 	st.pools.records = whole.records
-	p := newPool(c.serial, whole.members(), whole.pages[0].Replicas, c.m.cfg.Site)
+	p := newPool(c.serial, u.Epoch, whole, c.m.cfg.Site)
 	p.succeed(c.pools[i], c.m.cfg.Now().UnixNano())
 	st.poolDigest = p.digest
 	c.pools = slices.Clone(c.pools)

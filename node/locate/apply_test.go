@@ -122,6 +122,43 @@ func TestPoolPages(t *testing.T) {
 	}
 }
 
+// TestFilterQuery: of the supernodes that name parameters the one that started
+// last counts, and nobody who was forgotten.
+func TestFilterQuery(t *testing.T) {
+	page := func(super string, epoch, seq uint64, names ...string) assignment.Update {
+		return assignment.Update{
+			Cursor: assignment.Cursor{Supernode: id(super), Epoch: epoch, Seq: seq},
+			Issued: start, Pool: &assignment.PoolPage{Pages: 1, Members: members(1, "a"), FilterQuery: names},
+		}
+	}
+	m, _ := newMap("x", "one", "two", "three")
+	for _, step := range []struct {
+		u    assignment.Update
+		want []string
+	}{
+		{page("one", 5, 1), nil},
+		{page("one", 5, 2, "b"), []string{"b"}},
+		{page("two", 4, 9, "c"), []string{"b"}},
+		{page("three", 7, 1), []string{"b"}},
+		{page("two", 6, 1, "c", "d"), []string{"c", "d"}},
+		{page("stranger", 9, 1, "e"), []string{"c", "d"}},
+		{page("two", 6, 3), []string{"b"}},
+		{page("two", 6, 2, "f"), []string{"b"}},
+	} {
+		apply(m, step.u)
+		if got := m.FilterQuery(); !slices.Equal(got, step.want) {
+			t.Errorf("after %v of %s: %q, want %q", step.u.Pool.FilterQuery, step.u.Supernode, got, step.want)
+		}
+	}
+	if got, want := m.Hash(id("one")), assignment.Hash(5, assignment.HashSum{}, assignment.PoolDigest(members(1, "a"), "b")); got != want {
+		t.Error("the hash lacks the filter")
+	}
+	m.Forget(id("one"))
+	if got := m.FilterQuery(); got != nil {
+		t.Errorf("%q of a forgotten supernode", got)
+	}
+}
+
 // script is a random but valid history of one supernode: its epochs, and in
 // each assignments, withdrawals, floors and pools.
 func script(rng *rand.Rand, name string, n int) []assignment.Update {

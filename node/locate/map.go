@@ -159,6 +159,23 @@ func (m *Map) Pool() []assignment.Member {
 	return slices.Clone(p.members)
 }
 
+// FilterQuery returns the query parameters that the pools say are left out of
+// names: of several supernodes that name any, those of the one that started
+// last, of two at the same time of the one with the lower ID. None where no pool
+// names any. The names are shared and not to be changed.
+func (m *Map) FilterQuery() []string {
+	var last *pool
+	for _, p := range m.snap.Load().pools {
+		if p != nil && len(p.filterQuery) > 0 && (last == nil || p.epoch > last.epoch) {
+			last = p
+		}
+	}
+	if last == nil {
+		return nil
+	}
+	return last.filterQuery
+}
+
 // Len returns the number of tasks in the map, withdrawn ones that are
 // remembered included.
 func (m *Map) Len() int { return m.snap.Load().tasks.n }

@@ -25,6 +25,9 @@ type pool struct {
 	digest  [32]byte
 	// replicas is what its supernode says; 0: nothing.
 	replicas int
+	// filterQuery is what its supernode, in that epoch, says; none: nothing.
+	filterQuery []string
+	epoch       uint64
 	// since is when it came to rank as it does, Unix ns; former are the pools
 	// that ranked otherwise before, the latest first.
 	since  int64
@@ -48,9 +51,13 @@ func (p *pool) succeed(old *pool, now int64) {
 	}
 }
 
-// newPool makes a pool; site is this node's.
-func newPool(id uint64, members []assignment.Member, replicas int, site string) *pool {
-	p := &pool{id: id, replicas: replicas, index: make(map[peer.ID]int32, len(members)), digest: assignment.PoolDigest(members)}
+// newPool makes a pool of an epoch; site is this node's.
+func newPool(id, epoch uint64, whole *partial, site string) *pool {
+	members, first := whole.members(), whole.pages[0]
+	p := &pool{
+		id: id, epoch: epoch, replicas: first.Replicas, filterQuery: first.FilterQuery,
+		index: make(map[peer.ID]int32, len(members)), digest: assignment.PoolDigest(members, first.FilterQuery...),
+	}
 	for _, m := range members {
 		if _, twice := p.index[m.ID]; twice || len(p.members) == assignment.MaxPool {
 			continue

@@ -38,15 +38,15 @@ type Health interface {
 	Failure(p peer.ID)
 }
 
-// Config says what a Prefetcher works with. All but the Logger are required.
+// Config says what a Prefetcher works with. All but Filter and Logger are required.
 type Config struct {
 	Self   peer.ID
 	Files  *seed.Manager
 	Map    Map
 	Peers  Peers
 	Health Health
-	// Filter is the swarm's query filter.
-	Filter content.Filter
+	// Filter returns the swarm's query filter; nil: there is none.
+	Filter func() content.Filter
 	// Logger; nil discards.
 	Logger *slog.Logger
 }
@@ -67,6 +67,9 @@ func New(cfg Config) *Prefetcher {
 	p := &Prefetcher{cfg: cfg, log: cfg.Logger, asks: semaphore.NewWeighted(asks)}
 	if p.log == nil {
 		p.log = slog.New(slog.DiscardHandler)
+	}
+	if p.cfg.Filter == nil {
+		p.cfg.Filter = func() content.Filter { return content.Filter{} }
 	}
 	return p
 }
@@ -114,9 +117,9 @@ func (p *Prefetcher) Fetch(ctx context.Context, r Request, progress func(done, t
 
 // name returns the task of a URL, and what its seeds need to know.
 func (p *Prefetcher) name(raw string) (content.Task, rangeread.Origin, error) {
-	task, err := content.NewTask(raw, p.cfg.Filter)
+	task, err := content.NewTask(raw, p.cfg.Filter())
 	raw, _, _ = strings.Cut(raw, "#")
-	return task, rangeread.Origin{URL: raw, FilterVersion: p.cfg.Filter.Version, Size: -1}, err
+	return task, rangeread.Origin{URL: raw, FilterVersion: task.FilterVersion, Size: -1}, err
 }
 
 func (p *Prefetcher) fetch(ctx context.Context, task content.Task, origin rangeread.Origin, r Request, progress func(done, total int64)) (Result, error) {

@@ -36,8 +36,8 @@ type DialFunc func(ctx context.Context, network, addr string) (net.Conn, error)
 // Config says what the faces stand on. Opener is required.
 type Config struct {
 	Opener Opener
-	// Filter is the swarm's, for task names.
-	Filter content.Filter
+	// Filter returns the swarm's, for task names. Default: none.
+	Filter func() content.Filter
 	// Rules decide what goes where. Default: all through the swarm that a shared
 	// cache may answer.
 	Rules *Rules
@@ -115,6 +115,9 @@ func New(cfg Config) *Handler {
 	}
 	if cfg.DirectRemote == nil {
 		cfg.DirectRemote = NewTransport(cfg.DialRemote)
+	}
+	if cfg.Filter == nil {
+		cfg.Filter = func() content.Filter { return content.Filter{} }
 	}
 	if cfg.Self == nil {
 		cfg.Self = func(string) bool { return false }
@@ -211,7 +214,7 @@ func (h *Handler) serve(x *exchange, t target) {
 		return
 	}
 	x.host = t.url.Host
-	task, err := content.NewTask(t.raw, h.cfg.Filter)
+	task, err := content.NewTask(t.raw, h.cfg.Filter())
 	if err != nil {
 		x.fail(err)
 		return

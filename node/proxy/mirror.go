@@ -198,7 +198,7 @@ func (h *Handler) registry(x *exchange) {
 
 // mayPull returns an error where a target is this node, or the rules block it.
 func (h *Handler) mayPull(x *exchange, t target) error {
-	task, err := content.NewTask(t.raw, h.cfg.Filter)
+	task, err := content.NewTask(t.raw, h.cfg.Filter())
 	if err != nil {
 		return err
 	}
@@ -224,7 +224,7 @@ func (h *Handler) byDigest(x *exchange, p pull, digest string, fresh http.Header
 	if err != nil {
 		return false
 	}
-	task, err := content.NewTask(t.raw, h.cfg.Filter)
+	task, err := content.NewTask(t.raw, h.cfg.Filter())
 	ask := wantsOf(x.r.Header, h.cfg.Now())
 	if err != nil || ask.noStore || !carried(x.r) || len(x.r.Header.Values("Cookie")) > 0 {
 		return false

@@ -121,6 +121,10 @@ type PoolPage struct {
 	// Replicas is the number of seeds of a task that has no assignment, the same
 	// for the whole swarm; 0 leaves it to the reader.
 	Replicas int
+	// FilterQuery are the query parameters that do not change what a URL names,
+	// sorted, each once, within the bounds of content.Filter; on page 0 alone.
+	// None: nothing is said of them.
+	FilterQuery []string
 }
 
 // Bounds of an update. What breaks them is neither signed nor accepted.

@@ -54,6 +54,9 @@ func toProto(u Update) *pb.Update {
 		for _, p := range u.Pool.Members {
 			m.Pool.Members = append(m.Pool.Members, memberToProto(p))
 		}
+		for _, name := range u.Pool.FilterQuery {
+			m.Pool.FilterQuery = append(m.Pool.FilterQuery, []byte(name))
+		}
 	}
 	return m
 }
@@ -205,7 +208,30 @@ func pageFromProto(m *pb.PoolPage, seq uint64) (*PoolPage, error) {
 		}
 		page.Members = append(page.Members, member)
 	}
+	if err := page.filterFromProto(m); err != nil {
+		return nil, err
+	}
 	return page, nil
+}
+
+// filterFromProto reads the names of query parameters.
+func (p *PoolPage) filterFromProto(m *pb.PoolPage) error {
+	names := m.GetFilterQuery()
+	if len(names) > content.MaxFilterNames || len(names) > 0 && p.Page > 0 {
+		return frame.Malformed("%d names of query parameters on page %d: at most %d, on page 0", len(names), p.Page, content.MaxFilterNames)
+	}
+	size := 0
+	for i, b := range names {
+		name := string(b)
+		if !content.IsFilterName(name) || i > 0 && name <= p.FilterQuery[i-1] {
+			return frame.Malformed("query parameter %q: not a name, or not in order", name)
+		}
+		if size += len(name) + 1; size > content.MaxFilterBytes {
+			return frame.Malformed("names of query parameters of %d bytes: at most %d", size, content.MaxFilterBytes)
+		}
+		p.FilterQuery = append(p.FilterQuery, name)
+	}
+	return nil
 }
 
 func memberFromProto(m *pb.Member) (Member, error) {

@@ -67,8 +67,9 @@ func EntryDigest(a Assign) [sha256.Size]byte {
 
 // PoolDigest is the digest of a whole pool, in any order of its members; the
 // addresses of a member count in their order. members stays as it is. The
-// digest of no members is that of an empty pool, not zero.
-func PoolDigest(members []Member) [sha256.Size]byte {
+// digest of no members is that of an empty pool, not zero. filterQuery is what
+// the pool's first page says.
+func PoolDigest(members []Member, filterQuery ...string) [sha256.Size]byte {
 	sorted := slices.SortedFunc(slices.Values(members), func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	b := append(make([]byte, 0, 4096), poolLabel...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(sorted)))
@@ -83,6 +84,12 @@ func PoolDigest(members []Member) [sha256.Size]byte {
 		}
 		if m.Cordoned {
 			b = append(b, 'c')
+		}
+	}
+	if len(filterQuery) > 0 {
+		b = append(b, 'f')
+		for _, name := range filterQuery {
+			b = appendString(b, name)
 		}
 	}
 	return sha256.Sum256(b)

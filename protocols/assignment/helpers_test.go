@@ -97,6 +97,7 @@ func updates(t testing.TB) []struct {
 		}}},
 		{"shares", Update{Cursor: at(9), Issued: issued, Assigns: []Assign{sharedAssign(t)}}},
 		{"cordoned-pool", Update{Cursor: at(10), Issued: issued, Pool: &PoolPage{Pages: 1, Members: []Member{{ID: testID(t, 3), Weight: 1, Cordoned: true}}}}},
+		{"filtered-pool", Update{Cursor: at(11), Issued: issued, Pool: &PoolPage{Pages: 1, Members: []Member{{ID: testID(t, 3), Weight: 1}}, FilterQuery: []string{"UTM", "utm_source", "x%20\xff"}}}},
 		{"empty-pool", Update{Cursor: at(8), Issued: issued, Pool: &PoolPage{Pages: 1}}},
 	}
 }

@@ -3,6 +3,7 @@ package assignment
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/assignment/pb"
 	"github.com/p2pnode/p2pnode/protocols/internal/frame"
 	"github.com/p2pnode/p2pnode/protocols/internal/frame/frametest"
@@ -66,10 +68,12 @@ func TestVectors(t *testing.T) {
 	sum := HashSum(EntryDigest(Assign{Task: task(2), Size: -1}))
 	sum.Toggle(entry)
 	whole := Hash(1_780_000_000_000, sum, pool)
+	filtered := PoolDigest([]Member{testMember(t, 3), testMember(t, 2)}, "UTM", "utm_source")
 	empty := Hash(1, HashSum{}, PoolDigest(nil))
 	frametest.Check(t, append(got,
 		frametest.Vector{Name: "hash-entry", Bytes: entry[:]},
 		frametest.Vector{Name: "hash-pool", Bytes: pool[:]},
+		frametest.Vector{Name: "hash-filtered-pool", Bytes: filtered[:]},
 		frametest.Vector{Name: "hash-map", Bytes: whole[:]},
 		frametest.Vector{Name: "hash-empty-map", Bytes: empty[:]},
 	))
@@ -149,7 +153,21 @@ func TestSignRefuses(t *testing.T) {
 	page := func(page, pages, members int) Update {
 		return Update{Cursor: Cursor{Epoch: 1, Seq: 9}, Pool: &PoolPage{Page: page, Pages: pages, Members: make([]Member, members)}}
 	}
+	filter := func(page int, names ...string) Update {
+		return Update{Cursor: Cursor{Epoch: 1, Seq: 9}, Pool: &PoolPage{Page: page, Pages: 2, FilterQuery: names}}
+	}
+	var many []string
+	for i := range content.MaxFilterNames + 1 {
+		many = append(many, fmt.Sprintf("%04d", i))
+	}
 	for name, u := range map[string]Update{
+		"filter behind":    filter(1, "a"),
+		"filter empty":     filter(0, ""),
+		"filter no name":   filter(0, "a&b"),
+		"filter disorder":  filter(0, "b", "a"),
+		"filter twice":     filter(0, "a", "a"),
+		"filter many":      filter(0, many...),
+		"filter long":      filter(0, strings.Repeat("a", content.MaxFilterBytes)),
 		"no epoch":         {Cursor: Cursor{Seq: 1}},
 		"no number":        {Cursor: Cursor{Epoch: 1}},
 		"floor above":      {Cursor: at, Floor: 2},

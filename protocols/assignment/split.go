@@ -8,13 +8,18 @@ const headroom = 64
 // Split cuts assignments into runs that each fit one update, in order. The runs
 // share the array of assigns.
 func Split(assigns []Assign) [][]Assign {
-	return cut(assigns, MaxAssigns, func(a Assign) int { return proto.Size(assignToProto(a)) })
+	return cut(assigns, MaxAssigns, 0, func(a Assign) int { return proto.Size(assignToProto(a)) })
 }
 
 // Pages cuts a whole pool into the pages to publish, each in an update of its
-// own, with consecutive sequence numbers. No members make one empty page.
-func Pages(members []Member) []PoolPage {
-	parts := cut(members, MaxPool, func(m Member) int { return proto.Size(memberToProto(m)) })
+// own, with consecutive sequence numbers. No members make one empty page. The
+// first tells filterQuery, a filter's names.
+func Pages(members []Member, filterQuery ...string) []PoolPage {
+	first := 0
+	for _, name := range filterQuery {
+		first += 1 + uvarintLen(len(name)) + len(name)
+	}
+	parts := cut(members, MaxPool, first, func(m Member) int { return proto.Size(memberToProto(m)) })
 	if len(parts) == 0 {
 		parts = append(parts, nil)
 	}
@@ -22,14 +27,15 @@ func Pages(members []Member) []PoolPage {
 	for i, p := range parts {
 		pages[i] = PoolPage{Page: i, Pages: len(parts), Members: p}
 	}
+	pages[0].FilterQuery = filterQuery
 	return pages
 }
 
 // cut splits items into runs of at most limit items whose sizes, each with its
-// tag and length, fit an update.
-func cut[T any](items []T, limit int, size func(T) int) [][]T {
+// tag and length, fit an update; the first leaves room for some bytes more.
+func cut[T any](items []T, limit, first int, size func(T) int) [][]T {
 	var out [][]T
-	start, sum := 0, 0
+	start, sum := 0, first
 	for i, item := range items {
 		n := size(item)
 		n += 1 + uvarintLen(n)

@@ -1,11 +1,14 @@
 package assignment
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/p2pnode/p2pnode/internal/content"
 )
 
 func TestSplitFits(t *testing.T) {
@@ -48,12 +51,16 @@ func randomAssigns(t *testing.T, n int) []Assign {
 
 func TestPages(t *testing.T) {
 	key, _ := testKey(t, 1)
+	var filter []string // of the largest size
+	for i := range content.MaxFilterNames {
+		filter = append(filter, fmt.Sprintf("%015d", i))
+	}
 	for _, n := range []int{0, 1, 50, MaxPool} {
 		var members []Member
 		for i := range n {
 			members = append(members, testMember(t, byte(i)))
 		}
-		pages := Pages(members)
+		pages := Pages(members, filter...)
 		var all []Member
 		for i, p := range pages {
 			u := Update{Cursor: Cursor{Epoch: 7, Seq: uint64(100 + i)}, Pool: &p}
@@ -68,6 +75,9 @@ func TestPages(t *testing.T) {
 				t.Errorf("%d members: %d bytes", n, s.Size())
 			}
 			all = append(all, p.Members...)
+			if want := i == 0; slices.Equal(p.FilterQuery, filter) != want || len(p.FilterQuery) > 0 != want {
+				t.Errorf("%d members: page %d has %d of the filter's names", n, i, len(p.FilterQuery))
+			}
 		}
 		if len(pages) == 0 || !reflect.DeepEqual(all, members) {
 			t.Errorf("%d members: %d pages hold %d", n, len(pages), len(all))

@@ -358,7 +358,12 @@ type PoolPage struct {
 	Members []*Member `protobuf:"bytes,3,rep,name=members,proto3" json:"members,omitempty"`
 	// Number of seeds of a task that has no assignment, at most 64; 0 leaves it
 	// to the reader. The same on all pages of a pool.
-	Replicas      uint32 `protobuf:"varint,4,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas uint32 `protobuf:"varint,4,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// Names of query parameters that do not change what a URL names, as they
+	// stand in a URL: not empty, without "&", "=", "#" and space; in ascending
+	// order of their bytes, each once; at most 256, together at most 4 KiB with one
+	// byte more for each. On page 0 alone. None: the supernode says nothing of them.
+	FilterQuery   [][]byte `protobuf:"bytes,5,rep,name=filter_query,json=filterQuery,proto3" json:"filter_query,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -419,6 +424,13 @@ func (x *PoolPage) GetReplicas() uint32 {
 		return x.Replicas
 	}
 	return 0
+}
+
+func (x *PoolPage) GetFilterQuery() [][]byte {
+	if x != nil {
+		return x.FilterQuery
+	}
+	return nil
 }
 
 // Member is a peer of the pool.
@@ -534,12 +546,13 @@ const file_protocols_assignment_assignment_proto_rawDesc = "" +
 	"\blease_ms\x18\a \x01(\x04R\aleaseMs\x12\x1a\n" +
 	"\bexcluded\x18\b \x03(\fR\bexcluded\x12\x14\n" +
 	"\x05whole\x18\t \x01(\fR\x05wholeB\a\n" +
-	"\x05_size\"\x89\x01\n" +
+	"\x05_size\"\xac\x01\n" +
 	"\bPoolPage\x12\x12\n" +
 	"\x04page\x18\x01 \x01(\rR\x04page\x12\x14\n" +
 	"\x05pages\x18\x02 \x01(\rR\x05pages\x127\n" +
 	"\amembers\x18\x03 \x03(\v2\x1d.p2pnode.assignment.v1.MemberR\amembers\x12\x1a\n" +
-	"\breplicas\x18\x04 \x01(\rR\breplicas\"v\n" +
+	"\breplicas\x18\x04 \x01(\rR\breplicas\x12!\n" +
+	"\ffilter_query\x18\x05 \x03(\fR\vfilterQuery\"v\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\fR\x05addrs\x12\x12\n" +
