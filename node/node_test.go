@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -166,8 +167,15 @@ func TestChangedOrigin(t *testing.T) {
 // TestDigestOfAnotherUpstream: a blob is one task whatever the upstream, but what
 // one upstream says it is counts for others only once its digest was checked.
 func TestDigestOfAnotherUpstream(t *testing.T) {
-	data, garbage := p2ptest.Bytes(1, 2<<20+7), p2ptest.Bytes(2, 2<<20+7)
-	path := fmt.Sprintf("/v2/lib/x/blobs/sha256:%x", sha256.Sum256(data))
+	data := p2ptest.Bytes(1, 2<<20+7)
+	for _, digest := range []string{fmt.Sprintf("sha256:%x", sha256.Sum256(data)), fmt.Sprintf("sha512:%x", sha512.Sum512(data))} {
+		t.Run(digest[:6], func(t *testing.T) { testDigestOfAnotherUpstream(t, data, digest) })
+	}
+}
+
+func testDigestOfAnotherUpstream(t *testing.T, data []byte, digest string) {
+	garbage := p2ptest.Bytes(2, len(data))
+	path := "/v2/lib/x/blobs/" + digest
 	evil, good, gone := p2ptest.NewOrigin(t), p2ptest.NewOrigin(t), p2ptest.NewOrigin(t)
 	evilURL, goodURL, goneURL := evil.Add(path, garbage), good.Add(path, data), gone.URL+path
 	n := startNode(t, node.Config{Seed: true, OriginAllow: []string{"127.0.0.0/8"}})
@@ -205,8 +213,10 @@ func TestManifestOfAnotherUpstream(t *testing.T) {
 	const right = "application/vnd.oci.image.manifest.v1+json"
 	data := p2ptest.Bytes(2, 5000)
 	n := startNode(t, node.Config{Seed: true, OriginAllow: []string{"127.0.0.0/8"}})
-	for _, kind := range []string{"manifests", "blobs"} {
-		path := fmt.Sprintf("/v2/lib/x/%s/sha256:%x", kind, sha256.Sum256(data))
+	sums := []string{fmt.Sprintf("sha256:%x", sha256.Sum256(data)), fmt.Sprintf("sha512:%x", sha512.Sum512(data))}
+	for _, path := range []string{"manifests/" + sums[0], "manifests/" + sums[1], "blobs/" + sums[0], "blobs/" + sums[1]} {
+		kind, _, _ := strings.Cut(path, "/")
+		path = "/v2/lib/x/" + path
 		evil, good := p2ptest.NewOrigin(t), p2ptest.NewOrigin(t)
 		evilURL := evil.Put(path, p2ptest.Object{Data: data, ContentType: "text/html", Header: http.Header{"X-Evil": {"1"}}})
 		goodURL := good.Put(path, p2ptest.Object{Data: data, ContentType: right})

@@ -2,8 +2,6 @@ package seed
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/url"
@@ -31,7 +29,9 @@ func upstream(canonical string) string {
 // typed reports whether the header fields of a digest task's URL matter: a
 // manifest's type does, and is the word of the upstream that it came from. A blob
 // is bytes.
-func typed(canonical string) bool { return strings.Contains(canonical, "/manifests/sha256:") }
+func typed(canonical string) bool {
+	return strings.HasSuffix(canonical[:strings.LastIndexByte(canonical, '/')+1], "/manifests/")
+}
 
 // admits reports whether a file may answer a query.
 func (m *Manager) admits(f *file, q *query) bool {
@@ -51,9 +51,9 @@ func (m *Manager) admits(f *file, q *query) bool {
 // ErrDigest: a file is not what its digest says. What was held of it is gone.
 var ErrDigest = errors.New("content does not match its digest")
 
-// matchDigest compares a SHA-256 sum with "sha256:…".
-func matchDigest(digest string, sum []byte) error {
-	if got := "sha256:" + hex.EncodeToString(sum); got != digest {
+// matchDigest compares the digest of a file with the one that it must have.
+func matchDigest(digest, got string) error {
+	if got != digest {
 		return fmt.Errorf("%w: it is %s, not %s", ErrDigest, got, digest)
 	}
 	return nil
@@ -94,7 +94,7 @@ func (f *file) verify(ctx context.Context) error {
 		return f.wrong
 	}
 	begun := f.begun()
-	sum, err := f.sha256(ctx)
+	got, err := f.digest(ctx)
 	if errors.Is(err, store.ErrCorrupt) {
 		f.m.changed(f.key.Task)
 	}
@@ -102,7 +102,7 @@ func (f *file) verify(ctx context.Context) error {
 		return fmt.Errorf("check the digest: %w", err)
 	}
 	m := f.m
-	if f.wrong = matchDigest(f.task.Digest, sum); f.wrong == nil {
+	if f.wrong = matchDigest(f.task.Digest, got); f.wrong == nil {
 		f.trust(begun)
 		m.metrics.checkedDigests.Inc()
 		return nil
@@ -120,21 +120,21 @@ func (f *file) trust(fills int) {
 	f.verified.Store(f.fills == fills)
 }
 
-// sha256 reads the whole file, each block checked against its root.
-func (f *file) sha256(ctx context.Context) ([]byte, error) {
-	h := sha256.New()
+// digest reads the whole file, each block checked against its root.
+func (f *file) digest(ctx context.Context) (string, error) {
+	h := content.NewDigester(f.task.Digest)
 	buf := make([]byte, copyUnit)
 	for off := int64(0); off < f.meta.Size; off += copyUnit {
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return "", context.Cause(ctx)
 		}
 		p := buf[:min(copyUnit, f.meta.Size-off)]
 		if err := f.disk.ReadAt(p, off, true); err != nil {
-			return nil, err
+			return "", err
 		}
 		h.Write(p)
 	}
-	return h.Sum(nil), nil
+	return h.Digest(), nil
 }
 
 // copyUnit is what is read at once for the digest.

@@ -26,7 +26,7 @@ type Import struct {
 	// Found is what the origin says of the file, or whoever brings it: size
 	// and generation are required.
 	Found Found
-	// Digest, "sha256:…", is what all of Body must hash to; that of a digest
+	// Digest, in the form of content.IsDigest, is what all of Body must hash to; that of a digest
 	// task if empty.
 	Digest string
 	// Pin keeps the file from being evicted; see File.Pin. Where the body is
@@ -89,6 +89,8 @@ func (m *Manager) Import(ctx context.Context, in Import) (Imported, error) {
 func (in *Import) validate() error {
 	size, gen := in.Found.Size, in.Found.Generation
 	switch digest := in.Task.Digest; {
+	case in.Digest != "" && !content.IsDigest(in.Digest):
+		return fmt.Errorf("%q is no digest", in.Digest)
 	case size < 0 || gen.IsZero():
 		return fmt.Errorf("size %d and generation %s must be known", size, gen)
 	case digest == "":

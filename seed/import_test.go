@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,17 +59,23 @@ func TestImport(t *testing.T) {
 		{"plain", false, false, 9*mib + 100},
 		{"with its digest", true, false, 9*mib + 100},
 		{"of a digest task", false, true, 9*mib + 100},
+		{"with its sha512", true, false, 3*mib + 100},
+		{"of a digest task, by its sha512", false, true, 3*mib + 100},
 		{"one byte", true, false, 1},
 		{"empty", true, false, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			url, digest := benchURL, ""
 			data := p2ptest.Bytes(7, c.size)
+			named := digestOf(data)
+			if strings.Contains(c.name, "sha512") {
+				named = fmt.Sprintf("sha512:%x", sha512.Sum512(data))
+			}
 			if c.blob {
-				url = digestURL(data)
+				url = blobURL(named)
 			}
 			if c.digest {
-				digest = digestOf(data)
+				digest = named
 			}
 			b := newBench(t, url, c.size, nil)
 			var last int64

@@ -2,9 +2,7 @@ package seed
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"sync"
 	"testing"
 
@@ -169,9 +167,9 @@ func (b *bench) held(blocks ...int64) {
 	}
 }
 
-func digestURL(data []byte) string {
-	return fmt.Sprintf("http://origin.test/v2/name/blobs/sha256:%x", sha256.Sum256(data))
-}
+func digestURL(data []byte) string { return blobURL(digestOf(data)) }
+
+func blobURL(digest string) string { return "http://origin.test/v2/name/blobs/" + digest }
 
 func TestPrefetchWhole(t *testing.T) {
 	b := newBench(t, benchURL, 9*mib+100, func(c *Config) { c.MaxFlights = 8 })

@@ -2,7 +2,6 @@ package seed
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -47,7 +46,7 @@ func (x *importer) checked(ctx context.Context) (err error) {
 // spool writes the body to a file and compares it with its digest. It returns
 // the roots of the blocks as they passed by, since files may change.
 func (x *importer) spool(ctx context.Context, to *os.File) ([]content.Root, error) {
-	hash := sha256.New()
+	hash := content.NewDigester(x.in.Digest)
 	var roots []content.Root
 	err := x.read(ctx, func(_ int64, buf *buffer, data []byte) error {
 		defer x.put(buf)
@@ -65,7 +64,7 @@ func (x *importer) spool(ctx context.Context, to *os.File) ([]content.Root, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := matchDigest(x.in.Digest, hash.Sum(nil)); err != nil {
+	if err := matchDigest(x.in.Digest, hash.Digest()); err != nil {
 		return nil, err
 	}
 	return roots, nil

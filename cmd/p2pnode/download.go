@@ -2,11 +2,8 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/p2pnode/p2pnode/node"
 )
 
 // copyBuffer is the unit in which a body is written.
@@ -26,7 +25,7 @@ var errChanged = errors.New("the file has changed at the origin")
 type download struct {
 	url      string
 	want     byteRange
-	digest   []byte // nil: not checked
+	digest   string // "": not checked
 	out      string
 	stdout   io.Writer // set where the output is stdout: nothing is resumed
 	resume   bool
@@ -198,22 +197,26 @@ func (d *download) stream(ctx context.Context, gateway string, w io.Writer) erro
 	if err := p.accept(d, res); err != nil {
 		return fmt.Errorf("get %s: %w", d.url, err)
 	}
-	hash := sha256.New()
-	if err := d.copyBody(io.MultiWriter(w, hash), res.Body, &p); err != nil {
+	hash := d.hash()
+	if hash == nil {
+		err = d.copyBody(w, res.Body, &p)
+	} else {
+		err = d.copyBody(io.MultiWriter(w, hash), res.Body, &p)
+	}
+	if err != nil {
 		return fmt.Errorf("get %s: %w", d.url, err)
 	}
-	return d.checkDigest(hash.Sum(nil))
+	return d.checkDigest(hash)
 }
 
 // finish checks the part file against the digest and gives it its name; a file
 // with another digest is removed.
 func (d *download) finish() error {
-	if d.digest != nil {
-		sum, err := hashFile(d.partName())
-		if err != nil {
+	if hash := d.hash(); hash != nil {
+		if err := hashFile(hash, d.partName()); err != nil {
 			return fmt.Errorf("check the digest: %w", err)
 		}
-		if err := d.checkDigest(sum); err != nil {
+		if err := d.checkDigest(hash); err != nil {
 			return errors.Join(err, os.Remove(d.partName()), os.Remove(d.stateName()))
 		}
 	}
@@ -226,36 +229,47 @@ func (d *download) finish() error {
 	return nil
 }
 
-func (d *download) checkDigest(sum []byte) error {
-	if d.digest == nil || bytes.Equal(sum, d.digest) {
+// digester is a hash that knows the name of its algorithm.
+type digester interface {
+	io.Writer
+	Digest() string
+}
+
+// hash returns what the digest is to be checked with; nil for no check.
+func (d *download) hash() digester {
+	if d.digest == "" {
 		return nil
 	}
-	return fmt.Errorf("get %s: the bytes are sha256:%x, not sha256:%x: do not use them, check the URL and the digest", d.url, sum, d.digest)
+	return node.NewDigester(d.digest)
 }
 
-// hashFile returns the SHA-256 of a file.
-func hashFile(name string) ([]byte, error) {
+// checkDigest compares what was hashed, if it was.
+func (d *download) checkDigest(hash digester) error {
+	if hash == nil || hash.Digest() == d.digest {
+		return nil
+	}
+	return fmt.Errorf("get %s: the bytes are %s, not %s: do not use them, check the URL and the digest", d.url, hash.Digest(), d.digest)
+}
+
+// hashFile hashes a file.
+func hashFile(hash io.Writer, name string) error {
 	file, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer file.Close()
-	hash := sha256.New()
-	if _, err := io.CopyBuffer(hash, struct{ io.Reader }{file}, make([]byte, copyBuffer)); err != nil {
-		return nil, err
-	}
-	return hash.Sum(nil), nil
+	_, err = io.CopyBuffer(hash, struct{ io.Reader }{file}, make([]byte, copyBuffer))
+	return err
 }
 
-// parseDigest reads sha256:HEX; an empty string is no digest.
-func parseDigest(s string) ([]byte, error) {
+// parseDigest reads a digest; an empty string is none.
+func parseDigest(s string) (string, error) {
 	if s == "" {
-		return nil, nil
+		return "", nil
 	}
-	text, ok := strings.CutPrefix(s, "sha256:")
-	sum, err := hex.DecodeString(text)
-	if !ok || err != nil || len(sum) != sha256.Size {
-		return nil, usagef("digest %q: write sha256: and 64 hexadecimal digits", s)
+	digest, err := node.ParseDigest(s)
+	if err != nil {
+		return "", usagef("%w", err)
 	}
-	return sum, nil
+	return digest, nil
 }

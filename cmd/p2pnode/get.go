@@ -48,7 +48,7 @@ continues, and become FILE when all are there.`,
 	f := command.Flags()
 	f.StringVarP(&o.out, "output", "o", "", "`file` to write, - for stdout (default the last part of the URL's path)")
 	f.StringVar(&o.byteRange, "range", "", "bytes `A-B` alone, both included; A- and -N too")
-	f.StringVar(&o.digest, "digest", "", "what the file must hash to, as `sha256:HEX`")
+	f.StringVar(&o.digest, "digest", "", "what the file must hash to, as `sha256:HEX` or sha512:HEX")
 	toggleVar(f, &o.resume, "resume", true, "continue FILE.part")
 	f.StringVar(&o.proxy, "proxy", "", "`host:port` of a daemon's proxy, https://host:port where it speaks TLS (default that of the daemon of --data-dir)")
 	f.StringVar(&o.proxyCA, "proxy-ca", "", "PEM `file`: who issued the certificate of a --proxy that speaks TLS, if not known to the system")
@@ -93,7 +93,7 @@ func (a *app) newDownload(rawURL string, o getOptions) (*download, error) {
 	if d.tls, err = o.tls(); err != nil {
 		return nil, err
 	}
-	if d.digest != nil && o.byteRange != "" {
+	if d.digest != "" && o.byteRange != "" {
 		return nil, usagef("--digest is of the whole file: leave out --digest or --range")
 	}
 	if d.out == "" {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -123,12 +124,17 @@ func checkGone(t *testing.T, out string) {
 func TestGetWhole(t *testing.T) {
 	g := newGateway(t)
 	t.Chdir(t.TempDir())
-	h, code := g.get(t, "--digest", fmt.Sprintf("sha256:%x", sha256.Sum256(g.data)))
-	if code != exitDone || h.errs.Len() > 0 || h.out.Len() > 0 {
-		t.Fatalf("exit code %d: %s%s", code, h.errs.String(), h.out.String())
+	for _, digest := range []string{fmt.Sprintf("sha256:%X", sha256.Sum256(g.data)), fmt.Sprintf("sha512:%x", sha512.Sum512(g.data))} {
+		h, code := g.get(t, "--digest", digest)
+		if code != exitDone || h.errs.Len() > 0 || h.out.Len() > 0 {
+			t.Fatalf("exit code %d: %s%s", code, h.errs.String(), h.out.String())
+		}
+		checkFile(t, "file.bin", g.data)
+		checkGone(t, "file.bin")
+		if err := os.Remove("file.bin"); err != nil {
+			t.Fatal(err)
+		}
 	}
-	checkFile(t, "file.bin", g.data)
-	checkGone(t, "file.bin")
 }
 
 func TestGetEmptyFile(t *testing.T) {
@@ -162,8 +168,10 @@ func TestGetStdout(t *testing.T) {
 	if code != exitDone || !bytes.Equal(h.out.Bytes(), g.data[5:15]) {
 		t.Errorf("exit code %d, %q: %s", code, h.out.String(), h.errs.String())
 	}
-	h, code = g.get(t, "-o", "-", "--digest", "sha256:"+strings.Repeat("0", 64))
-	checkError(t, h, code, exitFailed, "sha256:")
+	for _, zeros := range []string{"sha256:" + strings.Repeat("0", 64), "sha512:" + strings.Repeat("0", 128)} {
+		h, code = g.get(t, "-o", "-", "--digest", zeros)
+		checkError(t, h, code, exitFailed, "not "+zeros)
+	}
 	g.cut = 100
 	h, code = g.get(t, "-o", "-")
 	checkError(t, h, code, exitFailed, "100 of 65536 bytes")

@@ -38,7 +38,7 @@ is not evicted before p2pnode unpin, or before the file changes at its origin.`,
 	}
 	f := command.Flags()
 	f.StringVar(&o.url, "url", "", "the `URL` whose content it is")
-	f.StringVar(&o.digest, "digest", "", "what the file must hash to, as `sha256:HEX`")
+	f.StringVar(&o.digest, "digest", "", "what the file must hash to, as `sha256:HEX` or sha512:HEX")
 	f.StringVar(&o.etag, "etag", "", "the `ETag` that the origin sends, where it is out of reach")
 	f.StringVar(&o.lastModified, "last-modified", "", "the `date` that the origin sends, where it has no ETag")
 	f.BoolVar(&o.pin, "pin", false, "keep it in the daemon's store until p2pnode unpin")

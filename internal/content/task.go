@@ -65,8 +65,8 @@ type Task struct {
 	// URL is the canonical task URL. The URL that the origin is asked may
 	// carry more, such as a signature in its query.
 	URL string
-	// Digest is "sha256:<64 hex digits>" where the URL names the content by
-	// its digest, and empty otherwise.
+	// Digest is a digest in the form of IsDigest where the URL names the content
+	// by it, and empty otherwise.
 	Digest string
 	// Secret is the name of a query parameter of URL that seems to be a
 	// credential, though of none of the forms that SplitSignature knows; empty for
@@ -79,7 +79,7 @@ type Task struct {
 // ErrURL is wrapped by every refusal of NewTask, so that a face can answer 400.
 var ErrURL = errors.New("unusable URL")
 
-var digestPath = regexp.MustCompile(`^/v2/.+/(blobs|manifests)/(sha256:[0-9a-f]{64})$`)
+var digestPath = regexp.MustCompile(`^/v2/.+/(blobs|manifests)/(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
 
 // NewTask names the file behind an absolute http or https URL.
 //
@@ -91,7 +91,7 @@ var digestPath = regexp.MustCompile(`^/v2/.+/(blobs|manifests)/(sha256:[0-9a-f]{
 // all agree on). User information is refused, as are hosts that end in a number
 // but are no dotted-quad IPv4 address, since clients read those differently.
 //
-// A path /v2/<name>/blobs/sha256:<hex> is a registry blob: its digest alone is
+// A path /v2/<name>/blobs/<digest> (see IsDigest) is a registry blob: its digest alone is
 // the name, so that one layer in many repositories is one task. So is a manifest
 // below /manifests/, which has a name apart from a blob of the same bytes: it
 // has a type.

@@ -96,6 +96,7 @@ func TestNewTaskDoesNotShowPasswords(t *testing.T) {
 
 func TestNewTaskDigest(t *testing.T) {
 	hex := strings.Repeat("0123456789abcdef", 4)
+	sha512 := "sha512:" + hex + hex
 	id := func(raw string, f Filter) Task {
 		t.Helper()
 		task, err := NewTask(raw, f)
@@ -118,6 +119,9 @@ func TestNewTaskDigest(t *testing.T) {
 	}
 	if again := id("http://mirror.example:5000/v2/a/manifests/sha256:"+hex, Filter{}); again.ID != manifest.ID {
 		t.Errorf("one manifest in two repositories: %+v and %+v", manifest, again)
+	}
+	if long := id("https://r.example/v2/x/blobs/"+sha512, Filter{}); long.Digest != sha512 || long.ID != id("http://m.example/v2/y/blobs/"+sha512, Filter{}).ID {
+		t.Errorf("one layer by its sha512 in two repositories: %+v", long)
 	}
 	for _, raw := range []string{
 		"https://r.example/v2/x/blobs/sha256:" + hex[1:],

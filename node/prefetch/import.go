@@ -2,7 +2,6 @@ package prefetch
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -17,7 +16,7 @@ import (
 // Import says what a body is.
 type Import struct {
 	URL string
-	// Digest, "sha256:…", is what the whole must hash to; "" for no check, but
+	// Digest, see content.ParseDigest, is what the whole must hash to; "" for no check, but
 	// a digest in the URL is always checked.
 	Digest string
 	// ETag and LastModified are what the origin says of this file: needed where
@@ -68,11 +67,11 @@ func (r *Import) validate() (content.Meta, error) {
 		return meta, fmt.Errorf("%w: the size of the file is not known", ErrArgument)
 	}
 	if r.Digest != "" {
-		text, ok := strings.CutPrefix(strings.ToLower(r.Digest), "sha256:")
-		if sum, err := hex.DecodeString(text); !ok || err != nil || len(sum) != 32 {
-			return meta, fmt.Errorf("%w: digest %q: write sha256: and 64 hexadecimal digits", ErrArgument, r.Digest)
+		digest, err := content.ParseDigest(r.Digest)
+		if err != nil {
+			return meta, fmt.Errorf("%w: %w", ErrArgument, err)
 		}
-		r.Digest = "sha256:" + text
+		r.Digest = digest
 	}
 	if r.ETag != "" {
 		meta.ETag = r.ETag

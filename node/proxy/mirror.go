@@ -185,7 +185,7 @@ func (h *Handler) registry(x *exchange) {
 		return
 	}
 	switch {
-	case (p.Kind == registry.Manifest || p.Kind == registry.Blob) && registry.IsSHA256(p.Ref):
+	case (p.Kind == registry.Manifest || p.Kind == registry.Blob) && content.IsDigest(p.Ref):
 		if !h.byDigest(x, p, p.Ref, nil) {
 			h.relay(x, t)
 		}

@@ -135,7 +135,15 @@ func TestMirrorBlob(t *testing.T) {
 	f := newFakeRegistry(t)
 	swarm := newFakeSwarm(1000)
 	n := startNode(t, Config{Opener: swarm})
-	digest := "sha256:" + strings.Repeat("ab", 32)
+	digest := "sha512:" + strings.Repeat("ab", 64)
+	res, _ := n.ask(t, http.MethodGet, "/v2/a/b/blobs/"+digest+"?ns="+f.ns())
+	wantHeader(t, res.Header, "Docker-Content-Digest", digest)
+	if asked := swarm.requests(); len(asked) != 1 || asked[0].Task.Digest != digest {
+		t.Fatalf("the swarm was asked %+v", asked)
+	}
+	swarm = newFakeSwarm(1000)
+	n = startNode(t, Config{Opener: swarm})
+	digest = "sha256:" + strings.Repeat("ab", 32)
 	path := "/v2/a/b/blobs/" + digest + "?ns=" + f.ns()
 	for _, pairs := range [][]string{nil, {"Authorization", "Bearer secret"}} {
 		res, body := n.ask(t, http.MethodGet, path, pairs...)

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/p2pnode/p2pnode/seed/origin/registry"
+	"github.com/p2pnode/p2pnode/internal/content"
 )
 
 // resolveWait is how long a registry may take to resolve a tag whose last digest
@@ -83,7 +83,7 @@ func (h *Handler) resolve(x *exchange, t target, known bool) (*http.Response, er
 // returns it; "" where it names none that the swarm can check.
 func (h *Handler) remember(key string, anonymous bool, res *http.Response) string {
 	digest := res.Header.Get(headerContentDigest)
-	if res.StatusCode != http.StatusOK || !registry.IsSHA256(digest) {
+	if res.StatusCode != http.StatusOK || !content.IsDigest(digest) {
 		return ""
 	}
 	if anonymous {

@@ -161,7 +161,7 @@ type Request struct {
 	// Size is that of the file of generation Expect or Known, which an origin may
 	// not tell; it counts only with one of them. 0: not known.
 	Size int64
-	// Digest is "sha256:…" for a digest task, whose generation is the digest,
+	// Digest is that of a digest task, whose generation is the digest,
 	// and whose redirects are followed. Where a registry answers 401 to a
 	// request without credentials, an anonymous token is got of the server that
 	// it names. Empty otherwise.

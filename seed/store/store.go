@@ -77,7 +77,7 @@ type Key struct {
 // Info is what is remembered of a file, written once when it is created.
 type Info struct {
 	content.Meta
-	// URL is the canonical task URL; Digest is "sha256:…" for a digest task.
+	// URL is the canonical task URL; Digest is that of a digest task.
 	URL, Digest string
 	// CacheControl is the origin's header field, verbatim.
 	CacheControl string

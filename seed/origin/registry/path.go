@@ -3,6 +3,8 @@ package registry
 import (
 	"regexp"
 	"strings"
+
+	"github.com/p2pnode/p2pnode/internal/content"
 )
 
 // Kind is what a path below /v2/ names.
@@ -34,8 +36,6 @@ var (
 	namePattern   = regexp.MustCompile(`^` + nameComponent + `(?:/` + nameComponent + `)*$`)
 	tagPattern    = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}$`)
 	digestPattern = regexp.MustCompile(`^[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+$`)
-	sha256Pattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
-	sha512Pattern = regexp.MustCompile(`^sha512:[0-9a-f]{128}$`)
 )
 
 // ParsePath reads the path of a request for a registry. It reports false for
@@ -84,18 +84,12 @@ func (p Path) wellFormed() bool {
 // a registered algorithm by that algorithm's.
 func isDigest(ref string) bool {
 	switch algorithm, _, _ := strings.Cut(ref, ":"); algorithm {
-	case "sha256":
-		return sha256Pattern.MatchString(ref)
-	case "sha512":
-		return sha512Pattern.MatchString(ref)
+	case "sha256", "sha512":
+		return content.IsDigest(ref)
 	default:
 		return digestPattern.MatchString(ref)
 	}
 }
-
-// IsSHA256 reports whether a reference is a SHA-256 digest, which names its
-// content for ever; the swarm checks no other.
-func IsSHA256(ref string) bool { return sha256Pattern.MatchString(ref) }
 
 // Accept is the Accept field of a request for a manifest, whatever its type:
 // some registries answer 404 for a type that is not named there.

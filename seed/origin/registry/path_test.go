@@ -38,15 +38,3 @@ func TestParsePath(t *testing.T) {
 		}
 	}
 }
-
-func TestIsSHA256(t *testing.T) {
-	hex := strings.Repeat("0f", 32)
-	for ref, want := range map[string]bool{
-		"sha256:" + hex: true, "sha256:" + hex[1:]: false, "sha256:" + strings.ToUpper(hex): false,
-		"sha512:" + hex: false, "latest": false, "sha256:" + hex + "0": false,
-	} {
-		if IsSHA256(ref) != want {
-			t.Errorf("%s: %t, want %t", ref, !want, want)
-		}
-	}
-}
