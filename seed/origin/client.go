@@ -20,7 +20,8 @@ import (
 type Config struct {
 	// Policy says where requests may go. nil admits public addresses alone.
 	Policy *Policy
-	// ConnectTimeout bounds the dial, and again the TLS handshake. Default 5 s.
+	// ConnectTimeout bounds the dial, and again the TLS handshake, and, on Linux, the
+	// time until the origin's machine acknowledges what it was sent. Default 5 s.
 	ConnectTimeout time.Duration
 	// FirstByteTimeout bounds the wait for the answer's header. Default 30 s.
 	FirstByteTimeout time.Duration
@@ -100,12 +101,12 @@ type Client struct {
 // New returns a client. It starts nothing; call CloseIdle when done with it.
 func New(cfg Config) *Client {
 	cfg = cfg.withDefaults()
-	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, KeepAlive: 30 * time.Second}
+	dialer := &net.Dialer{Timeout: cfg.ConnectTimeout, KeepAliveConfig: keepAlive}
 	m := newMetrics(cfg.Registerer)
 	c := &Client{cfg: cfg, metrics: m, ledger: newLedger(cfg.Limits, cfg.Now, m), tokens: registry.NewTokens(cfg.Now)}
 	c.gates = newGates(cfg.Limits, cfg.MaxConcurrent, cfg.Now, m)
 	showBreakers(cfg.Registerer, c.gates.unreachable)
-	direct, proxied := cfg.Policy.DialContext(dialer), dialer.DialContext
+	direct, proxied := hearing(cfg.Policy.DialContext(dialer), cfg.ConnectTimeout), hearing(dialer.DialContext, cfg.ConnectTimeout)
 	if cfg.Dial != nil {
 		direct, proxied = cfg.Dial, cfg.Dial
 	}
@@ -114,7 +115,7 @@ func New(cfg Config) *Client {
 	return c
 }
 
-func (c Config) transport(dial func(context.Context, string, string) (net.Conn, error), proxy func(*http.Request) (*url.URL, error)) *http.Transport {
+func (c Config) transport(dial dialFunc, proxy func(*http.Request) (*url.URL, error)) *http.Transport {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)

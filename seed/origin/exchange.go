@@ -150,6 +150,7 @@ func (c *Client) roundTrip(ctx context.Context, method string, u *url.URL, heade
 			if tries++; tries == 1 {
 				return
 			}
+			connected.Store(false)
 			transport.CloseIdleConnections()
 			if err := t.another(); err != nil {
 				stop(err)

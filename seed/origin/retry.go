@@ -58,7 +58,7 @@ func (rt *retry) after(ctx context.Context, r Request, err error, kind string) e
 	rt.tries++
 	var status *StatusError
 	busy := errors.As(err, &status) && status.Status == http.StatusTooManyRequests
-	if rt.tries >= rt.c.cfg.Limits.Attempts || busy || now.Sub(rt.since) >= rt.c.cfg.FirstByteTimeout {
+	if rt.tries >= rt.c.cfg.Limits.Attempts || busy || mute(err) || now.Sub(rt.since) >= rt.c.cfg.FirstByteTimeout {
 		return err
 	}
 	rt.c.metrics.retries.WithLabelValues(kind).Inc()
@@ -70,6 +70,14 @@ func (rt *retry) after(ctx context.Context, r Request, err error, kind string) e
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// mute reports whether nobody answered an attempt to connect, of which the kernel
+// makes several within Config.ConnectTimeout: the network is cut, or the machine is
+// off.
+func mute(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.Is(err, errConnect) && errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // refused returns a *BudgetError where r would be refused now, else nil.
