@@ -55,7 +55,7 @@ func loopback(port string) []string {
 }
 
 // Config says what a Node is. A zero field means its default, except the
-// switches Seed, OriginFallback and PortMapping, which are what they say.
+// switches Seed, OriginFallback, PortMapping and MDNS, which are what they say.
 type Config struct {
 	// DataDir holds the identity, the blocks and daemon.json; it is made if it
 	// is missing. One process at a time. Required.
@@ -110,6 +110,13 @@ type Config struct {
 	GrantLife time.Duration
 	// Site labels machines that are near one another; "" is a site too.
 	Site string
+	// SitePeers are peers of this node's site, as multiaddrs that end in /p2p/ID: it
+	// keeps in touch with them, also while no supernode is reached.
+	SitePeers []string
+	// MDNS lets the members of a swarm that are on one LAN find one another by
+	// multicast DNS, also while no supernode is reached. Without a swarm, and where
+	// Listen is on loopback alone, it does nothing.
+	MDNS bool
 	// Seed lets the supernode elect this node to read origins for others.
 	Seed bool
 	// CacheSize bounds the stored blocks, in bytes. Default DefaultCacheSize.
@@ -275,6 +282,7 @@ func (c Config) WithDefaults() Config {
 	c.SupernodeListen = orList(c.SupernodeListen, embedded)
 	c.Supernodes = slices.Clone(c.Supernodes)
 	c.Bootstrap = slices.Clone(c.Bootstrap)
+	c.SitePeers = slices.Clone(c.SitePeers)
 	c.OriginAllow = slices.Clone(c.OriginAllow)
 	c.OriginOnly = slices.Clone(c.OriginOnly)
 	c.Registries = slices.Clone(c.Registries)

@@ -165,6 +165,10 @@ func (n *Node) openHost(key crypto.PrivKey, gate *host.Gate) error {
 	if err != nil {
 		return err
 	}
+	site, err := host.ParseAddrInfos(cfg.SitePeers)
+	if err != nil {
+		return err
+	}
 	addrs, err := multiaddrs(cfg.Listen)
 	if err != nil {
 		return err
@@ -172,11 +176,11 @@ func (n *Node) openHost(key crypto.PrivKey, gate *host.Gate) error {
 	if n.host, err = host.New(host.Config{
 		Key: key, Listen: addrs, Bootstrap: append(n.supernodes, bootstrap...), MaxPeers: cfg.MaxPeers, DHTServer: true,
 		SavedPeersFile: filepath.Join(cfg.DataDir, "peers.json"), Version: cfg.Version,
-		NAT: cfg.nat(), Logger: cfg.Logger, Registerer: cfg.Registerer, Gate: gate, Options: cfg.HostOptions,
+		Site: site, MDNS: n.mdnsService(), NAT: cfg.nat(), Logger: cfg.Logger, Registerer: cfg.Registerer, Gate: gate, Options: cfg.HostOptions,
 	}); err != nil {
 		return err
 	}
-	for _, s := range n.supernodes {
+	for _, s := range append(site, n.supernodes...) {
 		n.host.Peerstore().AddAddrs(s.ID, s.Addrs, peerstore.PermanentAddrTTL)
 	}
 	return nil

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"slices"
 
 	"github.com/multiformats/go-multiaddr"
@@ -13,6 +15,9 @@ import (
 
 // maxAnnounced is how many addresses supernodes publish of a peer.
 const maxAnnounced = 8
+
+// mdnsDigits is what RFC 6335 leaves of a service's name of 15 letters.
+const mdnsDigits = 7
 
 // nat returns what a node does about NAT, nil where it is on loopback alone.
 func (c Config) nat() *host.NAT {
@@ -33,6 +38,17 @@ func supernodeNAT(listen []string, policy string) *host.NAT {
 		return nil
 	}
 	return &host.NAT{Reach: host.ReachPublic, Relay: true, RelayData: host.RelayData(policy)}
+}
+
+// mdnsService returns the name under which this node is to be found on its LANs
+// by the members of its swarm; "" for none. It keeps swarms apart, and tells
+// nobody which one it is.
+func (n *Node) mdnsService() string {
+	if !n.cfg.MDNS || n.member == nil || allLoopback(n.cfg.Listen) {
+		return ""
+	}
+	sum := sha256.Sum256([]byte("p2pnode mdns\x00" + string(n.member.swarm) + "\x00" + n.cfg.Swarm))
+	return "_p2pnode-" + hex.EncodeToString(sum[:])[:mdnsDigits] + "._udp"
 }
 
 // allLoopback reports whether all addresses, which are valid, are on loopback.

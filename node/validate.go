@@ -50,6 +50,7 @@ func (c Config) Validate() error {
 		checkMember(c),
 		checkListen("supernode-listen", c.SupernodeListen, c.inSwarm()),
 		checkPeers("bootstrap", c.Bootstrap),
+		checkPeers("site-peer", c.SitePeers),
 		checkProxy(c),
 		checkRange("proxy-rate", int64(c.ProxyRate), 0, 1<<30),
 		checkRange("proxy-requests", int64(c.ProxyRequests), 1, 1<<20),

@@ -9,7 +9,8 @@
 //
 // 11.11.0.0/16 is used since go-libp2p counts as public no address of RFC 1918,
 // 100.64.0.0/10 or the documentation ranges. No namespace has a route out of the
-// lab, so nothing leaves it.
+// lab, so nothing leaves it. The segment passes no multicast: it stands for the
+// Internet. A LAN does.
 //
 // A NAT box drops what comes unasked for: if it answered, the answer would end
 // the peer's half of a hole punch. A lab is gone when its test is; what a killed

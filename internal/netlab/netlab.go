@@ -79,7 +79,7 @@ func Usable() error {
 	if os.Geteuid() != 0 {
 		return errors.New("it needs root")
 	}
-	for _, tool := range []string{"ip", "iptables", "tc", "sysctl"} {
+	for _, tool := range []string{"ip", "bridge", "iptables", "tc", "sysctl"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return fmt.Errorf("%w: install iproute2, iptables and procps", err)
 		}
@@ -178,6 +178,7 @@ func (l *Lab) join(n *Namespace, dev string) string {
 	port := "p" + strconv.Itoa(l.ports)
 	l.link(n, dev, l.hub, port)
 	l.hub.must("ip", "link", "set", port, "master", "br0")
+	l.hub.must("bridge", "link", "set", "dev", port, "mcast_flood", "off")
 	ip := fmt.Sprintf("11.11.%d.%d", l.public/200, 10+l.public%200)
 	n.must("ip", "addr", "add", ip+"/16", "dev", dev)
 	n.port = port

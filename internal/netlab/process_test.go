@@ -146,9 +146,10 @@ type path struct {
 
 // status is what the tests look at of /v1/status.
 type status struct {
-	Pool    []string
-	Addrs   []string
-	Network struct {
+	Pool       []string
+	Addrs      []string
+	Supernodes []struct{ Connected bool }
+	Network    struct {
 		Reachability string
 		Relays       []string
 		Paths        []path
@@ -188,6 +189,29 @@ func (p *process) until(within time.Duration, what string, cond func(status) boo
 
 // wait pauses between two looks at another process.
 func wait(d time.Duration) { <-time.After(d) }
+
+// joined reports whether the supernode answers.
+func (s status) joined() bool { return len(s.Supernodes) == 1 && s.Supernodes[0].Connected }
+
+// forget takes away the peers that the process has met before.
+func (p *process) forget() {
+	p.t.Helper()
+	if err := os.Remove(filepath.Join(p.dir, "data", "peers.json")); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// lanAddr returns the process's TCP address on its LAN.
+func (p *process) lanAddr() string {
+	p.t.Helper()
+	for _, a := range p.Addrs {
+		if strings.HasPrefix(a, "/ip4/"+p.at.IP+"/tcp/") {
+			return a
+		}
+	}
+	p.t.Fatalf("no address on the LAN among %v", p.Addrs)
+	return ""
+}
 
 // to returns the path to a peer.
 func (s status) to(peer string) (path, bool) {

@@ -33,6 +33,13 @@ type Config struct {
 	Gate *Gate
 	// Bootstrap are peers that Run joins through and keeps connections to.
 	Bootstrap []peer.AddrInfo
+	// Site are peers that stand where this host does: Run keeps connections to
+	// them, and tries again after 4 s at most when they are lost.
+	Site []peer.AddrInfo
+	// MDNS is the name of the service under which Run finds hosts on the same
+	// links, and is found by them, by multicast DNS, such as _name._udp; "" for not
+	// at all. It keeps connections to the eight that it heard of last.
+	MDNS string
 	// MaxPeers is the number of connected peers the host is made for, 0 for
 	// 1024. All limits derive from it; a peer costs up to 90 KiB of memory.
 	// Above it the least used connections are closed. A host made for more than

@@ -30,7 +30,7 @@ func (g *Gate) spurn(id peer.ID) {
 	}
 	s := g.spurned[id]
 	s.fails++
-	s.until = now.Add(pause(s.fails, false))
+	s.until = now.Add(pause(s.fails, maxPause))
 	g.spurned[id] = s
 }
 

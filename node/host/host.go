@@ -67,6 +67,8 @@ type Host struct {
 	metrics    *metrics
 	nat        *traversal // nil for none
 	paths      *paths
+	near       *near // nil for none
+	links      interfaces
 	stopGossip context.CancelFunc
 	close      func() error
 }
@@ -94,6 +96,9 @@ func New(cfg Config) (*Host, error) {
 		return nil, errors.Join(err, h.Close())
 	}
 	h.metrics = newMetrics(cfg.Registerer, h)
+	if cfg.MDNS != "" {
+		h.near = newNear(h, cfg.MDNS)
+	}
 	return h, nil
 }
 

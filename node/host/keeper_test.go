@@ -59,15 +59,16 @@ func TestRankDials(t *testing.T) {
 func TestPauseGrowsToItsBound(t *testing.T) {
 	for _, c := range []struct {
 		fails  int
-		saved  bool
+		limit  time.Duration
 		middle time.Duration
 	}{
-		{1, false, firstPause}, {2, false, 2 * firstPause}, {5, false, 16 * firstPause}, {6, false, maxPause},
-		{1000, false, maxPause}, {1, true, firstPause}, {1000, true, maxSavedPause},
+		{1, maxPause, firstPause}, {2, maxPause, 2 * firstPause}, {5, maxPause, 16 * firstPause}, {6, maxPause, maxPause},
+		{1000, maxPause, maxPause}, {1, maxSavedPause, firstPause}, {1000, maxSavedPause, maxSavedPause},
+		{3, urgentPause, 4 * firstPause}, {1000, urgentPause, urgentPause},
 	} {
 		for range 100 {
-			if d := pause(c.fails, c.saved); d < c.middle/2 || d > c.middle*3/2 {
-				t.Errorf("pause(%d, %v) = %v, want %v ±50 %%", c.fails, c.saved, d, c.middle)
+			if d := pause(c.fails, c.limit); d < c.middle/2 || d > c.middle*3/2 {
+				t.Errorf("pause(%d, %v) = %v, want %v ±50 %%", c.fails, c.limit, d, c.middle)
 			}
 		}
 	}

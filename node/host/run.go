@@ -25,11 +25,13 @@ const (
 
 // Run joins the swarm and keeps the host in it until ctx ends; then it saves
 // the peers it has met, waits for its dials, and returns nil. It keeps
-// connections to Config.Bootstrap, to some saved peers, and to those that
-// wanted names (nil for none). wanted is asked every second or so, from one
+// connections to Config.Bootstrap and Config.Site, to some saved peers, to some
+// found on the LAN, and to those that wanted names (nil for none). wanted is asked every second or so, from one
 // goroutine, must not block, and may name this host itself. A peer that cannot
 // be reached is tried again for ever, with a growing pause of at most 15 s (5
-// minutes for a saved peer), and logged once an outage.
+// minutes for a saved peer, 4 s for one of the site and while nobody beyond the
+// machine's links is connected), all of them soon once one is back; and logged once
+// an outage.
 func (h *Host) Run(ctx context.Context, wanted func() []peer.AddrInfo) error {
 	changes, err := h.EventBus().Subscribe(new(event.EvtPeerConnectednessChanged), eventbus.BufSize(256))
 	if err != nil {
@@ -45,6 +47,13 @@ func (h *Host) Run(ctx context.Context, wanted func() []peer.AddrInfo) error {
 				h.log.Warn("cannot follow the host's reachability", "err", err)
 			}
 		})
+	}
+	var found chan peer.AddrInfo
+	if h.near != nil {
+		neighbours, stop := context.WithCancel(ctx)
+		defer stop()
+		parts.Go(func() { h.near.run(neighbours) })
+		found = h.near.found
 	}
 	met := h.loadMet()
 	k := &keeper{h: h, wanted: wanted, saved: met.pick(), targets: map[peer.ID]*target{}, done: make(chan dialed, maxDials)}
@@ -78,6 +87,8 @@ func (h *Host) Run(ctx context.Context, wanted func() []peer.AddrInfo) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		case info := <-found:
+			k.meet(info)
 		case r := <-k.done:
 			k.dialed(r, time.Now())
 		case <-changes.Out():
