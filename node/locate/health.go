@@ -18,7 +18,7 @@ const (
 	maxHealthPeers = 4096
 	minBackoff     = time.Second
 	maxBackoff     = time.Minute
-	// A peer that sent wrong bytes is banned for minBan, twice as long each
+	// A peer that sent wrong bytes, or only made wait, is banned for minBan, twice as long each
 	// further time, up to maxBan; forgetWrong after the last ban it starts anew.
 	minBan      = 10 * time.Second
 	maxBan      = time.Hour
@@ -50,8 +50,8 @@ type PeerHealth struct {
 	// OpenUntil is when the peer is tried again like any other; zero where its
 	// breaker has never been open since the last success.
 	OpenUntil time.Time `json:"open_until,omitzero"`
-	// Wrong counts how often the peer was banned for wrong bytes, and
-	// BannedUntil says when the last ban ends: no success ends it sooner.
+	// Wrong counts how often the peer was banned for wrong bytes, or for nothing
+	// but WAIT where bytes were due, and BannedUntil says when the last ban ends: no success ends it sooner.
 	Wrong       int       `json:"wrong,omitempty"`
 	BannedUntil time.Time `json:"banned_until,omitzero"`
 	// probing: somebody tries whether the peer is back.
@@ -59,7 +59,7 @@ type PeerHealth struct {
 }
 
 // Breaker says whether a peer is asked like any other: "closed"; "banned", it
-// sent wrong bytes, and "open", it has failed: it comes behind all others until
+// sent wrong bytes or nothing but WAIT, and "open", it has failed: it comes behind all others until
 // OpenUntil; "probing", somebody tries whether it is back; "half-open", it is
 // tried with the next read.
 func (ph PeerHealth) Breaker(now time.Time) string {

@@ -61,8 +61,8 @@ type Map interface {
 type Health interface {
 	Success(p peer.ID, firstByte time.Duration)
 	Failure(p peer.ID)
-	// Wrong hears of a peer that sent wrong bytes; false where it was banned for
-	// them already.
+	// Wrong hears of a peer that sent wrong bytes, or nothing but WAIT for too long;
+	// false where it was banned for such already.
 	Wrong(p peer.ID) bool
 	// Doubtful reports whether a peer has failed and not succeeded since; Probe
 	// whether it is time to see if it is back, and the caller is to do it.

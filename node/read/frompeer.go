@@ -185,14 +185,36 @@ func (f *fill) peerFailed(ctx context.Context, p peer.ID, err error) error {
 			f.failed[p] = true
 		}
 		f.recheck[p] = true
+	case errors.Is(err, rangeread.ErrStalled):
+		f.stalled(p, err)
 	default:
 		f.cfg.Health.Failure(p)
-		f.failed[p] = true
-		if len(f.dead) < rangeread.MaxPath {
-			f.dead = append(f.dead, p)
-		}
+		f.fell(p)
 	}
 	return nil
+}
+
+// fell takes a peer for dead.
+func (f *fill) fell(p peer.ID) {
+	f.failed[p] = true
+	if len(f.dead) < rangeread.MaxPath {
+		f.dead = append(f.dead, p)
+	}
+}
+
+// stalled leaves a peer that said nothing but WAIT, for longer than an origin is
+// waited for: the next in order takes over, and the peer is banned, since it
+// would answer a probe. Of a file that must be read from its start the peer may
+// still be on its way to these bytes: nobody is to begin anew then.
+func (f *fill) stalled(p peer.ID, err error) {
+	if meta, _ := f.job.Meta(); meta.Sequential && f.job.Size() >= 0 {
+		f.failed[p], f.noFill = true, true
+		return
+	}
+	if f.cfg.Health.Wrong(p) {
+		f.log.Warn("a peer said nothing but WAIT", "peer", p, "task", f.job.Task.ID, "err", err)
+	}
+	f.fell(p)
 }
 
 // localError is this node's own: no source is to blame, and none can help.

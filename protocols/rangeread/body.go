@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -34,9 +35,10 @@ type Body struct {
 	pos, end int64 // what is still to come, widened to leaves
 	done     bool  // END was read
 	closed   bool
-	short    bool  // the last leaf of a file of unknown size has come
-	failed   error // what Next returned last
-	proofs   int   // since the last DATA
+	short    bool      // the last leaf of a file of unknown size has come
+	failed   error     // what Next returned last
+	proofs   int       // since the last DATA
+	waiting  time.Time // when the source began to say nothing but WAIT; zero while it does not
 	proven   proven
 	spare    []byte
 }
@@ -89,10 +91,11 @@ func (b *Body) start() (heard bool, err error) {
 		heard = true
 		switch k {
 		case kindWait:
-			if err := b.skip(n); err != nil {
+			if err := b.wait(n); err != nil {
 				return true, err
 			}
 		case kindHeader:
+			b.waiting = time.Time{}
 			return true, b.header(n)
 		default:
 			return true, fmt.Errorf("%w: frame of kind %d before the header", ErrProtocol, k)
@@ -100,9 +103,31 @@ func (b *Body) start() (heard bool, err error) {
 	}
 }
 
-func (b *Body) skip(n int) error {
-	_, err := b.conn.br.Discard(n)
-	return noEOF(err)
+// wait reads a WAIT.
+func (b *Body) wait(n int) error {
+	if _, err := b.conn.br.Discard(n); err != nil {
+		return noEOF(err)
+	}
+	now := time.Now()
+	if b.waiting.IsZero() {
+		b.waiting = now
+	}
+	if now.Sub(b.waiting) > b.patience() {
+		return ErrStalled
+	}
+	return nil
+}
+
+// patience is for how long the source may say nothing but WAIT.
+func (b *Body) patience() time.Duration {
+	d := b.client.cfg.Patience
+	if len(b.req.Path) > 1 {
+		d -= d / 6
+	}
+	if b.req.FillOnly || b.Header.Sequential && b.Header.Size >= 0 {
+		d *= longPatience
+	}
+	return d
 }
 
 func (b *Body) header(n int) error {
@@ -190,8 +215,8 @@ func (b *Body) readEnd() error {
 // nil buf the piece's Data is valid until the next call.
 //
 // io.EOF says that all of the range was yielded. Other errors: *Error when the
-// source gave up (what was yielded counts), ErrSilent, ErrCorrupt, ErrUntrusted,
-// ErrProtocol, and those of the connection.
+// source gave up (what was yielded counts), ErrSilent, ErrStalled, ErrCorrupt,
+// ErrUntrusted, ErrProtocol, and those of the connection.
 func (b *Body) Next(buf func(off int64, n int) []byte) (Piece, error) {
 	if b.failed != nil {
 		return Piece{}, b.failed
@@ -219,7 +244,7 @@ func (b *Body) next(buf func(off int64, n int) []byte) (Piece, error) {
 		}
 		switch k {
 		case kindWait:
-			if err := b.skip(n); err != nil {
+			if err := b.wait(n); err != nil {
 				return Piece{}, err
 			}
 		case kindProof:

@@ -31,6 +31,12 @@ type ClientConfig struct {
 	// eight times as long while others are heard: they may share a thin link.
 	// It is told within an eighth of it. A dial may take twice as long.
 	Silence time.Duration
+	// Patience is how long a source may say nothing but WAIT; default 3 minutes,
+	// 20 times as long for files that are Meta.Sequential, and with
+	// Request.FillOnly. Who reads for another gives up a sixth of it sooner, and
+	// has that time left to serve him from elsewhere. It is told with the next
+	// WAIT.
+	Patience time.Duration
 	// Registerer of the metrics; nil for none.
 	Registerer prometheus.Registerer
 }
@@ -78,6 +84,9 @@ type pool struct {
 func NewClient(cfg ClientConfig) *Client {
 	if cfg.Silence <= 0 {
 		cfg.Silence = DefaultSilence
+	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = DefaultPatience
 	}
 	seals, err := lru.New[sealKey, struct{}](maxSeals)
 	if err != nil {
@@ -162,7 +171,7 @@ func (c *Client) forget(id peer.ID, p *pool) {
 // bytes come by Body.Next. It waits while MaxReads reads from that peer run.
 // The caller closes the Body. Cancelling ctx ends the read at any time.
 //
-// Errors: *Error for a status other than OK, ErrSilent, ErrProtocol, the cause
+// Errors: *Error for a status other than OK, ErrSilent, ErrStalled, ErrProtocol, the cause
 // of ctx, ErrConnection, and those of dialling.
 func (c *Client) Open(ctx context.Context, from peer.ID, req Request) (*Body, error) {
 	if len(req.Path) > MaxPath || len(req.Skip) > MaxPath {
@@ -211,6 +220,8 @@ func (c *Client) count(err error) {
 	switch {
 	case errors.Is(err, ErrSilent):
 		c.metrics.silent.Inc()
+	case errors.Is(err, ErrStalled):
+		c.metrics.stalled.Inc()
 	case errors.Is(err, ErrCorrupt):
 		c.metrics.corrupt.Inc()
 	case errors.Is(err, ErrProtocol):

@@ -43,6 +43,15 @@ const (
 	// DefaultSilence is how long a reader hears nothing before it gives up.
 	DefaultSilence = time.Second
 
+	// DefaultPatience is for how long a reader gets nothing but WAIT before it
+	// gives up: twice what a source's tries of an origin that does not answer
+	// take, which end 70 s after the first began.
+	DefaultPatience = 3 * time.Minute
+	// longPatience is how many times that is waited for what may honestly take so
+	// long: bytes far into a file that can be read from its start alone, and a
+	// whole stripe brought in.
+	longPatience = 20
+
 	// maxProofs is how many PROOF frames may come without DATA between them.
 	maxProofs = 8
 

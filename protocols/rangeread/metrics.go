@@ -30,7 +30,8 @@ type clientMetrics struct {
 	answers            byStatus
 	bytes              prometheus.Counter
 	streams, stale     prometheus.Counter
-	silent, corrupt    prometheus.Counter
+	silent, stalled    prometheus.Counter
+	corrupt            prometheus.Counter
 	protocolViolations prometheus.Counter
 }
 
@@ -47,6 +48,7 @@ func newClientMetrics(reg prometheus.Registerer) *clientMetrics {
 		streams:            counter("streams_opened_total", "Streams opened."),
 		stale:              counter("stale_streams_total", "Pooled streams that turned out closed."),
 		silent:             counter("silent_total", "Reads given up because the source was silent."),
+		stalled:            counter("stalled_total", "Reads given up because the source said nothing but WAIT."),
 		corrupt:            counter("corrupt_total", "Reads given up because of a wrong leaf or signature."),
 		protocolViolations: counter("violations_total", "Reads given up because the source broke the protocol."),
 	}

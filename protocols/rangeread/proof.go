@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -174,7 +175,7 @@ func (b *Body) data(n int, buf func(off int64, n int) []byte) ([]byte, error) {
 	if pr.unit != 0 {
 		copy(p, in)
 	}
-	b.pos, b.proofs = to, 0
+	b.pos, b.proofs, b.waiting = to, 0, time.Time{}
 	b.client.metrics.bytes.Add(float64(n))
 	return p, nil
 }

@@ -85,6 +85,8 @@ func StatusOf(err error) Status {
 var (
 	// ErrSilent: nothing was heard for the silence time.
 	ErrSilent = errors.New("source is silent")
+	// ErrStalled: the source said nothing but WAIT for too long.
+	ErrStalled = errors.New("source only waits")
 	// ErrConnection: ClientConfig.Allow refused the connection to the source.
 	ErrConnection = errors.New("files are not read over this connection")
 	// ErrCorrupt: a leaf or a signature was wrong. Nothing wrong was yielded.

@@ -1,0 +1,103 @@
+package rangeread
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"github.com/p2pnode/p2pnode/internal/content"
+	"github.com/p2pnode/p2pnode/internal/p2ptest"
+)
+
+// A source that says nothing but WAIT is given up when its time is over, before
+// the header and after; who reads for another gives up sooner, and who waits for
+// what may take long later.
+func TestStalled(t *testing.T) {
+	key, id := p2ptest.Key(t)
+	m := newMemory(t, 2*content.BlockSize, key, id)
+	type script struct {
+		name       string
+		request    func(*Request)
+		header     bool
+		sequential bool
+		bytes      int64 // that come before
+		after      time.Duration
+	}
+	nothing := func(*Request) {}
+	for _, tc := range []script{
+		{name: "no header", request: nothing, after: DefaultPatience},
+		{name: "header", request: nothing, header: true, after: DefaultPatience},
+		{name: "some bytes", request: nothing, header: true, bytes: 3 * content.LeafSize, after: DefaultPatience},
+		{name: "read for another", request: func(r *Request) { r.Path = []peer.ID{id, id} }, after: DefaultPatience * 5 / 6},
+		{name: "read for itself", request: func(r *Request) { r.Path = []peer.ID{id} }, after: DefaultPatience},
+		{name: "sequential", request: nothing, header: true, sequential: true, after: time.Hour},
+		{name: "fill only", request: func(r *Request) { r.FillOnly = true }, after: time.Hour},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := handler(func(ctx context.Context, _ Request, a *Answer) error {
+				if tc.header {
+					meta := m.meta
+					meta.Sequential = tc.sequential
+					if _, err := a.Header(Header{Meta: meta}); err != nil {
+						return err
+					}
+				}
+				if tc.bytes > 0 {
+					if err := a.Complete(0, tc.bytes, m.seals[0], m.outboards[0], m.read); err != nil {
+						return err
+					}
+				}
+				return a.Wait(ctx, WaitOrigin, nil) // for ever
+			})
+			virtual(t, m, h, func(t *testing.T, c *Client) {
+				req := m.request(0, m.meta.Size)
+				tc.request(&req)
+				start := time.Now()
+				r, err := readAll(c, "source", req)
+				if !errors.Is(err, ErrStalled) || int64(len(r.data)) != tc.bytes {
+					t.Fatalf("%d bytes of %d, error %v", len(r.data), tc.bytes, err)
+				}
+				if d := time.Since(start); d < tc.after || d > tc.after+time.Second {
+					t.Errorf("given up after %v, want %v", d, tc.after)
+				}
+				if c.idle("source") != 0 {
+					t.Error("the stream was kept")
+				}
+			})
+		})
+	}
+}
+
+// Slow is not dead: a source that waits for most of its time before each leaf is
+// read to the end.
+func TestSlowIsNotStalled(t *testing.T) {
+	key, id := p2ptest.Key(t)
+	m := newMemory(t, 5*content.LeafSize, key, id)
+	pause := func(ctx context.Context, a *Answer) error {
+		over := make(chan struct{})
+		time.AfterFunc(DefaultPatience-time.Second, func() { close(over) })
+		return a.Wait(ctx, WaitOrigin, over)
+	}
+	h := handler(func(ctx context.Context, _ Request, a *Answer) error {
+		if err := pause(ctx, a); err != nil {
+			return err
+		}
+		r, err := a.Header(Header{Meta: m.meta})
+		if err != nil {
+			return err
+		}
+		for a.Pos() < r.End() {
+			if err := pause(ctx, a); err != nil {
+				return err
+			}
+			if err := a.Complete(0, a.Pos()+content.LeafSize, m.seals[0], m.outboards[0], m.read); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	virtual(t, m, h, func(t *testing.T, c *Client) { mustRead(t, c, "source", m, m.request(0, m.meta.Size)) })
+}
