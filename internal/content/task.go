@@ -150,6 +150,10 @@ func NewTask(raw string, f Filter) (Task, error) {
 
 var hostProfile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.BidiRule(), idna.StrictDomainName(false))
 
+// maxHost is the longest name that DNS has (RFC 1035 section 2.3.4), with the dot
+// behind it. Of longer ones IDNA does not take back what it made of them.
+const maxHost = 254
+
 // canonicalHost follows the WHATWG URL standard's host parser: IDNA to ASCII,
 // lower case, IPv6 in its shortest form. What it would read as an unusual IPv4
 // form (octal, hexadecimal, fewer than four parts) is refused.
@@ -168,6 +172,9 @@ func canonicalHost(host string) (string, error) {
 		return "", fmt.Errorf("%w: bad host %q", ErrURL, host)
 	}
 	ascii, err := hostProfile.ToASCII(host)
+	if len(ascii) > maxHost {
+		return "", fmt.Errorf("%w: host of %d bytes", ErrURL, len(ascii))
+	}
 	if err != nil || ascii == "" || strings.ContainsAny(ascii, " #/<>?@[\\]^|%") {
 		return "", fmt.Errorf("%w: bad host %q", ErrURL, host)
 	}

@@ -180,6 +180,7 @@ func FuzzNewTask(f *testing.F) {
 	for _, raw := range []string{
 		"http://Example.com:80/a%2fb?x=1&sig=2#f", "https://[2001:DB8::1]:443", "http://bücher.example/ü?ü",
 		"http://127.1/", "http://u:p@h/", "http://h/v2/a/blobs/sha256:" + strings.Repeat("a", 64), "http://a/b|c%2fd", "http://a.09./",
+		"http://" + strings.Repeat("a", 3000) + "ü/", "http://" + strings.Repeat("a", 250) + "ü/",
 	} {
 		f.Add(raw, "sig")
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/p2pnode/p2pnode/internal/content"
@@ -112,7 +113,8 @@ func hostPort(canonical string) string {
 // returns it with its host in canonical form.
 func tunnelAddr(authority string) (string, error) {
 	host, port, err := net.SplitHostPort(authority)
-	if err != nil || host == "" || port == "" || port == "0" {
+	n, err2 := strconv.ParseUint(port, 10, 16)
+	if err != nil || err2 != nil || host == "" || n == 0 || strings.ContainsAny(host, "/?#@\\") {
 		return "", fmt.Errorf("%w: CONNECT to %q: want host:port", content.ErrURL, authority)
 	}
 	task, err := content.NewTask("http://"+net.JoinHostPort(host, port)+"/", content.Filter{})
