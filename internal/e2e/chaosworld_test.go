@@ -75,15 +75,19 @@ func (c *chaos) partitioned() {
 	c.cut("-D", i)
 }
 
-// clockJumped moves the clock of a process by up to 25 minutes to either side, and
-// leaves it there: two that differ by more than an hour do not connect, since TLS
-// certificates of libp2p begin an hour before they are made.
+// clockJumped moves the clock of a process by up to eleven hours to either side, or
+// to 1970, as on a machine without a battery, and leaves it there. Two clocks then
+// differ by less than the day that membership allows, or one is before the program's
+// own date, and its certificates are not asked for theirs.
 func (c *chaos) clockJumped() {
 	p := c.supernode
 	if i := c.r.IntN(len(c.nodes) + 1); i < len(c.nodes) {
 		p = c.nodes[i].process
 	}
-	to := time.Duration(c.r.Int64N(int64(50*time.Minute))) - 25*time.Minute
+	to := time.Duration(c.r.Int64N(int64(22*time.Hour))) - 11*time.Hour
+	if c.r.IntN(4) == 0 {
+		to = -time.Duration(time.Now().Unix()) * time.Second
+	}
 	if err := os.WriteFile(clockFile(p), []byte(strconv.FormatInt(int64(to/time.Second), 10)), 0o600); err != nil {
 		c.t.Error(err)
 	}

@@ -130,8 +130,8 @@ func newBase(cfg Config, nat *traversal) (host.Host, error) {
 		libp2p.Identity(cfg.Key),
 		libp2p.NoListenAddrs,
 		libp2p.Transport(tcp.NewTCPTransport, overTCP...),
-		libp2p.Transport(quic.NewTransport),
-		libp2p.Security(libp2ptls.ID, libp2ptls.New),
+		libp2p.Transport(quic.NewTransport, quic.WithTLSIdentityOption(withoutDates)),
+		libp2p.Security(libp2ptls.ID, newTLS),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport), // receive windows grow to 16 MiB
 		libp2p.SwarmOpts(swarm.WithDialRanker(rank)),
 		libp2p.ResourceManager(limits),
