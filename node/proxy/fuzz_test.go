@@ -122,7 +122,7 @@ func isASCII(s string) bool {
 func FuzzReferences(f *testing.F) {
 	for _, s := range []string{
 		"/x", "x?y#z", "//other.test/x", "https://other.test/a%2fb", "https://u:p@other.test/", "javascript:alert(1)", "///other.test/x", `\\other.test`, "?q", "",
-		"/v2/a/blobs/uploads/1?state=x", "../../url/https://other.test/", "http:/other.test", "/v2//other.test/", "%2f%2fother.test",
+		"/v2/a/blobs/uploads/1?state=x", "../../url/https://other.test/", "http:/other.test", "/v2//other.test/", "%2f%2fother.test", "//u:p@/x",
 	} {
 		f.Add(s, "/v2/a/tags/list?n=1", true)
 		f.Add(s, "/a|b", false)
@@ -133,7 +133,7 @@ func FuzzReferences(f *testing.F) {
 			return
 		}
 		ref, err := url.Parse(reference)
-		if err != nil || ref.IsAbs() || ref.Host != "" {
+		if err != nil || ref.IsAbs() || ref.Host != "" || ref.User != nil {
 			if got := mirrorReference(base.url, reference, "origin.test"); got != reference {
 				t.Errorf("mirror: %q becomes %q", reference, got)
 			}

@@ -103,7 +103,7 @@ func (x *exchange) mirrored(res *http.Response, t target) {
 // registry, into one that means the same to a client of the mirror.
 func mirrorReference(base *url.URL, reference, ns string) string {
 	ref, err := url.Parse(reference)
-	if err != nil || ref.IsAbs() || ref.Host != "" {
+	if err != nil || ref.IsAbs() || ref.Host != "" || ref.User != nil {
 		return reference
 	}
 	plain := *base
