@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"net/http"
-	"slices"
 
 	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/node/proxy"
@@ -46,7 +43,7 @@ func (o opener) open(ctx context.Context, req proxy.Request) (proxy.File, error)
 	}
 	r := seed.Request{
 		Task:   req.Task,
-		Origin: rangeread.Origin{URL: req.URL, Header: fieldsOf(req.Credentials), FilterVersion: req.Task.FilterVersion, Size: -1},
+		Origin: rangeread.Origin{URL: req.URL, Header: rangeread.Fields(req.Credentials), FilterVersion: req.Task.FilterVersion, Size: -1},
 		Want:   firstWant(req), Demand: seed.Demand(req.Demand), Held: req.Held,
 		Unsized: req.Want.Whole || req.MetaOnly, // of a part it matters where it lies
 	}
@@ -79,16 +76,6 @@ func (o opener) open(ctx context.Context, req proxy.Request) (proxy.File, error)
 		sf.primed = want
 	}
 	return sf, nil
-}
-
-// fieldsOf returns credentials as they go to seeds, in a fixed order.
-func fieldsOf(h http.Header) (out []rangeread.Field) {
-	for _, name := range slices.Sorted(maps.Keys(h)) {
-		for _, value := range h[name] {
-			out = append(out, rangeread.Field{Name: name, Value: value})
-		}
-	}
-	return out
 }
 
 // firstWant is what to ask for while the size is not known.

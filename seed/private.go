@@ -443,26 +443,40 @@ func secretError(task content.Task) error {
 }
 
 // Grant returns the job's grant for peers; nil where it needs none.
-func (j *Job) Grant() []byte {
-	if j.permit == nil || j.permit.grant != nil {
-		return j.permit.shown()
+func (j *Job) Grant() []byte { return j.m.shown(j.Task.ID, j.permit) }
+
+// shown returns the grant to show to peers for a permit; nil where there is none.
+func (m *Manager) shown(task content.TaskID, p *permit) []byte {
+	if p == nil || p.grant != nil || !m.cfg.Seed { // who is no seed is not believed
+		return p.ofSeed()
 	}
-	if !j.m.cfg.Seed { // nobody would believe it
-		return nil
-	}
-	g, err := j.m.grantTo(j.m.cfg.Self, j.Task.ID, j.permit)
+	g, err := m.grantTo(m.cfg.Self, task, p)
 	if err != nil {
-		j.m.log.Warn("cannot sign a grant", "task", j.Task.ID, "err", err)
+		m.log.Warn("cannot sign a grant", "task", task, "err", err)
 		return nil
 	}
 	return g
 }
 
-func (p *permit) shown() []byte {
+// ofSeed is the grant that a seed gave; nil where none did.
+func (p *permit) ofSeed() []byte {
 	if p == nil {
 		return nil
 	}
 	return p.grant
+}
+
+// Private reports whether the file is read with leave of its origin.
+func (f *File) Private() bool { return f.q.permit != nil }
+
+// Leave returns what a seed has to be shown that is to bring in blocks of the file
+// for this reader: where its origin is, with the credentials and a grant where it
+// is private. So it is for peers that Config.MayGrant believes alone. A grant that
+// ends soon is renewed.
+func (f *File) Leave(ctx context.Context) (o rangeread.Origin, grant []byte) {
+	q := f.q
+	f.f.m.renew(ctx, &q)
+	return q.origin, f.f.m.shown(q.task.ID, q.permit)
 }
 
 // Private reports whether the job reads for one who has credentials, which

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
+	"os"
 	"slices"
 	"strings"
 
@@ -17,6 +19,7 @@ import (
 func (a *app) prefetchCmd() *cobra.Command {
 	var (
 		byteRange, dataDir string
+		headers            []string
 		seeds, pin, raw    bool
 	)
 	command := &cobra.Command{
@@ -26,16 +29,21 @@ func (a *app) prefetchCmd() *cobra.Command {
 readers, or have the elected seeds of each file bring in what they own of it.
 The URL - stands for URLs on stdin, one a line. What is there already is not
 fetched again, so a prefetch that failed can be repeated. What is pinned is not
-evicted before p2pnode unpin, or before the file changes at its origin.`,
+evicted before p2pnode unpin, or before the file changes at its origin.
+
+Of a private file the origin wants to see credentials: a signature in the URL,
+or the fields of --header, which go to the origins of all the URLs. It is served
+to those alone whom the origin lets in, as after any other reading.`,
 		Args: urlArgs,
 	}
 	f := command.Flags()
 	f.StringVar(&byteRange, "range", "", "bytes `A-B` alone, both included; A- and -N too")
+	f.StringArrayVar(&headers, "header", nil, "`field` for a private file's origin, as \"Authorization: …\" or \"Cookie: …\", or @FILE that holds it; repeatable")
 	f.BoolVar(&seeds, "seeds", false, "on the elected seeds of each file, not on this daemon")
 	f.BoolVar(&pin, "pin", false, "keep them in this daemon's store until p2pnode unpin")
 	f.BoolVar(&raw, "json", false, "print the daemon's events, a line of JSON each")
 	f.StringVar(&dataDir, "data-dir", a.dataDir("p2pnode"), "data `directory` of the daemon")
-	markLocal(command, "range", "seeds", "pin", "json")
+	markLocal(command, "range", "header", "seeds", "pin", "json")
 	command.RunE = func(cmd *cobra.Command, args []string) error {
 		if _, err := a.fill(cmd); err != nil {
 			return err
@@ -46,6 +54,10 @@ evicted before p2pnode unpin, or before the file changes at its origin.`,
 		if pin && seeds {
 			return usagef("--pin and --seeds: a daemon pins what it holds itself; run prefetch --pin for each that shall")
 		}
+		header, err := readHeader(headers)
+		if err != nil {
+			return err
+		}
 		urls, err := readURLs(args, cmd.InOrStdin())
 		if err != nil {
 			return err
@@ -55,6 +67,9 @@ evicted before p2pnode unpin, or before the file changes at its origin.`,
 			return err
 		}
 		order := map[string]any{"range": byteRange, "where": "here", "pin": pin}
+		if len(header) > 0 {
+			order["header"] = header
+		}
 		if seeds {
 			order["where"] = "seeds"
 		}
@@ -62,6 +77,27 @@ evicted before p2pnode unpin, or before the file changes at its origin.`,
 		return t.end(cmd.Context(), t.prefetch(cmd.Context(), daemon, urls, order))
 	}
 	return command
+}
+
+// readHeader reads fields of credentials. No error shows a value: it is a secret.
+func readHeader(fields []string) (map[string]string, error) {
+	header := make(map[string]string, len(fields))
+	for _, field := range fields {
+		if path, ok := strings.CutPrefix(field, "@"); ok {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return nil, usagef("header: %w", err)
+			}
+			field = string(text)
+		}
+		name, value, ok := strings.Cut(strings.TrimSpace(field), ":")
+		name = http.CanonicalHeaderKey(name)
+		if !ok || name != "Authorization" && name != "Cookie" || header[name] != "" {
+			return nil, usagef("--header wants \"Authorization: …\" or \"Cookie: …\", each once, or @FILE that holds one of them")
+		}
+		header[name] = strings.TrimSpace(value)
+	}
+	return header, nil
 }
 
 // urlArgs wants URLs as arguments.

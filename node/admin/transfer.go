@@ -34,6 +34,9 @@ const (
 // PrefetchRequest is one URL of a request to /v1/prefetch.
 type PrefetchRequest struct {
 	URL string
+	// Header is what a private file's origin wants to see: Authorization and
+	// Cookie.
+	Header http.Header
 	// Off and Len are the part that is wanted. A negative Off counts from the
 	// file's end; a negative Len reaches to it.
 	Off, Len int64
@@ -169,6 +172,17 @@ type prefetchBody struct {
 	Range string   `json:"range"`
 	Where string   `json:"where"`
 	Pin   bool     `json:"pin"`
+	// Header is shown to the origins of all the URLs.
+	Header map[string]string `json:"header"`
+}
+
+// header returns the fields in the form of net/http.
+func (b prefetchBody) header() http.Header {
+	h := make(http.Header, len(b.Header))
+	for name, value := range b.Header {
+		h.Set(name, value)
+	}
+	return h
 }
 
 // prefetch serves POST /v1/prefetch.
@@ -197,7 +211,7 @@ func (a *api) prefetch(w http.ResponseWriter, r *http.Request) {
 		running.Go(func() {
 			defer func() { <-a.prefetches }()
 			out.run(url, func(progress func(done, total int64)) (Transfer, error) {
-				return a.transfers.Prefetch(ctx, PrefetchRequest{URL: url, Off: off, Len: n, Seeds: body.Where == "seeds", Pin: body.Pin}, progress)
+				return a.transfers.Prefetch(ctx, PrefetchRequest{URL: url, Header: body.header(), Off: off, Len: n, Seeds: body.Where == "seeds", Pin: body.Pin}, progress)
 			})
 		})
 	}

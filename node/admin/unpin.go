@@ -19,8 +19,8 @@ func (a *api) unpin(w http.ResponseWriter, r *http.Request) {
 		writeError(w, status, err.Error())
 		return
 	}
-	if body.Where != "" || body.Pin {
-		writeError(w, http.StatusBadRequest, "where and pin are for /v1/prefetch: send urls and range")
+	if body.Where != "" || body.Pin || body.Header != nil {
+		writeError(w, http.StatusBadRequest, "where, pin and header are for /v1/prefetch: send urls and range")
 		return
 	}
 	off, n, err := parsePart(body.Range)

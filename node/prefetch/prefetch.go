@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"strings"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/net/http/httpguts"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/p2pnode/p2pnode/internal/content"
@@ -23,6 +25,9 @@ type Map interface {
 	Owner(task content.TaskID, stripe int64, sequential bool, skip []peer.ID) (peer.ID, bool)
 	// Version of the map, for requests.
 	Version() (epoch, seq uint64)
+	// MayGrant reports whether a peer is a seed by the word of a supernode:
+	// credentials are shown to no other.
+	MayGrant(p peer.ID) bool
 }
 
 // Peers asks a peer to bring in what it lacks of a range.
@@ -55,6 +60,9 @@ type Config struct {
 // together: a quarter of what one peer answers this node at once.
 const asks = rangeread.MaxReads / 4
 
+// maxCredentials bounds the bytes of credentials; it is that of the HTTP faces.
+const maxCredentials = 12 << 10
+
 // Prefetcher brings files in. Its methods are safe for concurrent use.
 type Prefetcher struct {
 	cfg  Config
@@ -77,6 +85,9 @@ func New(cfg Config) *Prefetcher {
 // Request says what to bring in, and where.
 type Request struct {
 	URL string
+	// Header is what a private file's origin wants to see: Authorization and
+	// Cookie, no other field. It goes to that origin and to seeds that ask it.
+	Header http.Header
 	// Off and Len are the part that is wanted. A negative Off counts from the
 	// file's end; a negative Len reaches to it.
 	Off, Len int64
@@ -103,6 +114,9 @@ func (p *Prefetcher) Fetch(ctx context.Context, r Request, progress func(done, t
 		return Result{}, fmt.Errorf("%w: pins are kept here, not on other nodes", ErrArgument)
 	}
 	task, origin, err := p.name(r.URL)
+	if err == nil {
+		origin.Header, err = credentials(r.Header)
+	}
 	if err != nil {
 		return Result{}, err
 	}
@@ -120,6 +134,23 @@ func (p *Prefetcher) name(raw string) (content.Task, rangeread.Origin, error) {
 	task, err := content.NewTask(raw, p.cfg.Filter())
 	raw, _, _ = strings.Cut(raw, "#")
 	return task, rangeread.Origin{URL: raw, FilterVersion: task.FilterVersion, Size: -1}, err
+}
+
+// credentials checks what is to be shown to an origin, and puts it into its form.
+func credentials(h http.Header) ([]rangeread.Field, error) {
+	size := 0
+	for name, values := range h {
+		for _, v := range values {
+			size += len(name) + len(v)
+			if name != "Authorization" && name != "Cookie" || !httpguts.ValidHeaderFieldValue(v) {
+				return nil, fmt.Errorf("%w: header field %q: only Authorization and Cookie are shown to an origin, on one line each", ErrArgument, name)
+			}
+		}
+	}
+	if size > maxCredentials {
+		return nil, fmt.Errorf("%w: header fields of %d bytes: at most %d", ErrArgument, size, maxCredentials)
+	}
+	return rangeread.Fields(h), nil
 }
 
 func (p *Prefetcher) fetch(ctx context.Context, task content.Task, origin rangeread.Origin, r Request, progress func(done, total int64)) (Result, error) {
@@ -141,7 +172,7 @@ func (p *Prefetcher) fetch(ctx context.Context, task content.Task, origin ranger
 		return Result{}, err
 	}
 	if r.Seeds {
-		return p.spread(ctx, f, spread{task: task, origin: origin, meta: f.Meta(), want: want}, progress)
+		return p.spread(ctx, f, spread{task: task, meta: f.Meta(), want: want}, progress)
 	}
 	got, err := f.Prefetch(ctx, []content.Range{want}, r.Pin, progress)
 	return local(got), err

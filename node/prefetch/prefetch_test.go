@@ -101,6 +101,8 @@ func (s *seeds) Owner(_ content.TaskID, stripe int64, sequential bool, skip []pe
 
 func (s *seeds) Version() (epoch, seq uint64) { return 7, 8 }
 
+func (s *seeds) MayGrant(p peer.ID) bool { return p != "former" }
+
 func (s *seeds) Fill(_ context.Context, p peer.ID, req rangeread.Request) (rangeread.Header, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,16 +140,23 @@ const (
 
 func newRig(t *testing.T, size int, seedIDs ...peer.ID) *rig {
 	t.Helper()
+	return newRigWith(t, size, func(*seed.Config) {}, seedIDs...)
+}
+
+func newRigWith(t *testing.T, size int, change func(*seed.Config), seedIDs ...peer.ID) *rig {
+	t.Helper()
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 	key, self := p2ptest.Key(t)
 	r := &rig{
 		t: t, self: self, store: store.NewMemory(64 << 20), seeds: &seeds{ids: seedIDs},
 		origin: &origin{data: p2ptest.Bytes(3, size), etag: `"1"`},
 	}
-	r.files = seed.New(seed.Config{
+	cfg := seed.Config{
 		Self: self, Key: key, Store: r.store, Filler: r.origin, Spool: t.TempDir(),
 		VerifySeal: func(content.BlockName, content.Seal) error { return nil },
-	})
+	}
+	change(&cfg)
+	r.files = seed.New(cfg)
 	t.Cleanup(func() { _ = r.files.Close() })
 	r.Prefetcher = New(Config{Self: self, Files: r.files, Map: r.seeds, Peers: r.seeds, Health: r.seeds})
 	return r

@@ -23,10 +23,9 @@ const (
 
 // spread is what is to be held by the seeds of a task.
 type spread struct {
-	task   content.Task
-	origin rangeread.Origin
-	meta   content.Meta
-	want   content.Range
+	task content.Task
+	meta content.Meta
+	want content.Range
 }
 
 // spread has the owner of each stripe bring it in.
@@ -82,9 +81,12 @@ func (p *Prefetcher) stripe(ctx context.Context, f *seed.File, s spread, stripe 
 		case owner == p.cfg.Self:
 			got, err := f.Prefetch(ctx, []content.Range{part}, false, nil)
 			return local(got), err
+		case f.Private() && !p.cfg.Map.MayGrant(owner): // an old assignment names it
+			skip, last = append(skip, owner), errNoSeed
+			continue
 		}
 		start := time.Now()
-		header, err := p.cfg.Peers.Fill(ctx, owner, p.request(s, part, skip))
+		header, err := p.cfg.Peers.Fill(ctx, owner, p.request(ctx, f, s, part, skip))
 		if err == nil {
 			p.cfg.Health.Success(owner, time.Since(start))
 			return bySource(header.Source, part.Len), nil
@@ -108,12 +110,16 @@ func (p *Prefetcher) stripe(ctx context.Context, f *seed.File, s spread, stripe 
 	}
 }
 
-func (p *Prefetcher) request(s spread, part content.Range, skip []peer.ID) rangeread.Request {
-	origin := s.origin
+// errNoSeed: a peer is not in the pool any more.
+var errNoSeed = errors.New("a peer that the assignment names is no seed now")
+
+// request returns what to ask of a seed.
+func (p *Prefetcher) request(ctx context.Context, f *seed.File, s spread, part content.Range, skip []peer.ID) rangeread.Request {
+	origin, grant := f.Leave(ctx)
 	origin.Size = s.meta.Size
 	req := rangeread.Request{
 		Task: s.task.ID, Generation: s.meta.Generation, Range: part,
-		Path: []peer.ID{p.cfg.Self}, Skip: skip, Origin: &origin,
+		Path: []peer.ID{p.cfg.Self}, Skip: skip, Origin: &origin, Grant: grant,
 	}
 	req.Epoch, req.Seq = p.cfg.Map.Version()
 	return req

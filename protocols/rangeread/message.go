@@ -3,6 +3,8 @@ package rangeread
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -67,6 +69,17 @@ type Origin struct {
 
 // Field is one HTTP header field.
 type Field struct{ Name, Value string }
+
+// Fields returns header fields in a fixed order: by name, those of one name as
+// they are.
+func Fields(header map[string][]string) (out []Field) {
+	for _, name := range slices.Sorted(maps.Keys(header)) {
+		for _, value := range header[name] {
+			out = append(out, Field{Name: name, Value: value})
+		}
+	}
+	return out
+}
 
 // Source says where the first byte of an answer came from.
 type Source = pb.Source

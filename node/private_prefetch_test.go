@@ -1,0 +1,94 @@
+package node_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/p2pnode/p2pnode/internal/p2ptest"
+	"github.com/p2pnode/p2pnode/node"
+	"github.com/p2pnode/p2pnode/node/admin"
+)
+
+// prefetched has a node bring a file in, and returns what it says at the end.
+func prefetched(t *testing.T, n *node.Node, where, address string, header http.Header) (ev admin.Event) {
+	t.Helper()
+	body := map[string]any{"urls": []string{address}, "where": where}
+	if fields := map[string]string{}; header != nil {
+		for name := range header {
+			fields[name] = header.Get(name)
+		}
+		body["header"] = fields
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, n.Info().Admin+"/v1/prefetch", bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	for lines := json.NewDecoder(res.Body); ev.Event != "result"; {
+		ev = admin.Event{}
+		if err := lines.Decode(&ev); err != nil {
+			t.Fatalf("%s: %v", res.Status, err)
+		}
+	}
+	return ev
+}
+
+// TestPrivatePrefetch: who has credentials brings a private file in, on the seeds
+// or here, and it leaves the origin once; it stays private. Who has none, or bad
+// ones, gets the origin's refusal.
+func TestPrivatePrefetch(t *testing.T) {
+	v := newVault(t, nil)
+	reader := len(v.nodes) - 1
+	for _, k := range kinds() {
+		t.Run(k.name, func(t *testing.T) {
+			v.t = t
+			path := "/" + k.name
+			data := p2ptest.Bytes(7, 3<<20+17)
+			base := v.put(path, data)
+			v.allow(true, k.name+"-ann", k.name+"-bob")
+			for _, credential := range []string{"", "wrong"} {
+				address, header := k.with(base, credential)
+				for _, where := range []string{"seeds", "here"} {
+					if ev := prefetched(t, v.nodes[reader], where, address, header); !strings.Contains(ev.Error, strconv.Itoa(k.status)) || credential != "" && strings.Contains(ev.Error, credential) {
+						t.Errorf("%s, %q: %+v", where, credential, ev)
+					}
+				}
+			}
+			if got := v.origin.Bytes(path); got != 0 {
+				t.Errorf("%d bytes left the origin for nobody", got)
+			}
+			address, header := k.with(base, k.name+"-ann")
+			ev := prefetched(t, v.nodes[reader], "seeds", address, header)
+			if ev.Error != "" || ev.Bytes.Origin+ev.Bytes.Peer != int64(len(data)) {
+				t.Errorf("on the seeds: %+v, %+v", ev, ev.Bytes)
+			}
+			v.wantOnce(path, data)
+			ev = prefetched(t, v.nodes[reader], "here", address, header)
+			if ev.Error != "" || ev.Bytes.Peer != int64(len(data)) {
+				t.Errorf("here: %+v, %+v", ev, ev.Bytes)
+			}
+			for n := range v.nodes {
+				address, header := k.with(base, k.name+"-bob")
+				v.wantFile(n, address, header, data)
+				for _, credential := range []string{"", "wrong"} {
+					address, header := k.with(base, credential)
+					v.wantRefused(n, address, header, k.status)
+				}
+			}
+			v.wantOnce(path, data)
+		})
+	}
+}
