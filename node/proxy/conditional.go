@@ -100,6 +100,9 @@ func weakEqual(a, b string) bool {
 }
 
 func httpDate(s string) (time.Time, bool) {
+	if s == "" { // as usual, and an error takes a microsecond to make
+		return time.Time{}, false
+	}
 	t, err := http.ParseTime(strings.TrimSpace(s))
 	return t, err == nil
 }

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -163,7 +162,9 @@ func gatewayLocation(base *url.URL, location string, credentials bool) string {
 
 // via names the version in which a message came, and this node (RFC 9110 section
 // 7.6.3).
-func via(major, minor int, name string) string { return fmt.Sprintf("%d.%d %s", major, minor, name) }
+func via(major, minor int, name string) string {
+	return strconv.Itoa(major) + "." + strconv.Itoa(minor) + " " + name
+}
 
 // bufferSize is large enough that a system call a buffer does not matter.
 const bufferSize = 64 << 10

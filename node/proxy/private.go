@@ -54,6 +54,9 @@ func (h *Handler) deny(t target, credentials http.Header) {
 // isDenied reports whether these credentials for a URL, or their absence, were
 // refused lately.
 func (h *Handler) isDenied(t target, credentials http.Header) bool {
+	if h.denied.Len() == 0 { // as usual: the key takes longer than all the rest
+		return false
+	}
 	until, ok := h.denied.Get(h.deniedKey(t, credentials))
 	return ok && h.cfg.Now().Before(until)
 }

@@ -159,23 +159,42 @@ type sending struct {
 	open   bool // the size is not known: all of the file, to its end
 	status int
 	parts  *parts // where there are several
+	set    setter // for the fields of the header
 	begun  bool
 }
 
 // header sets what every response of a file has.
 func (s *sending) header() http.Header {
 	h := s.x.w.Header()
-	h.Set("Accept-Ranges", "bytes")
-	h.Add("Via", via(1, 1, s.x.h.cfg.Name))
 	age := max(0, s.file.Age())
+	set := setter{h, make([]string, 0, 12)}
+	set.field("Accept-Ranges", "bytes")
+	set.field("Via", via(1, 1, s.x.h.cfg.Name))
 	// When the origin said so: what a cache behind us computes with.
-	h.Set("Date", s.x.h.cfg.Now().Add(-age).UTC().Format(http.TimeFormat))
-	setIf(h, "Etag", s.meta.ETag)
-	setIf(h, "Last-Modified", s.meta.LastModified)
-	setIf(h, "Cache-Control", s.file.CacheControl())
-	setIf(h, headerSource, s.file.Source())
-	h.Set("Age", strconv.FormatInt(int64(age/time.Second), 10))
+	set.field("Date", s.x.h.cfg.Now().Add(-age).UTC().Format(http.TimeFormat))
+	set.field("Etag", s.meta.ETag)
+	set.field("Last-Modified", s.meta.LastModified)
+	set.field("Cache-Control", s.file.CacheControl())
+	set.field(headerSource, s.file.Source())
+	set.field("Age", strconv.FormatInt(int64(age/time.Second), 10))
+	s.set = set
 	return h
+}
+
+// setter sets header fields of one value each, whose names are in canonical form:
+// as Header.Set, with one allocation for all of them.
+type setter struct {
+	h      http.Header
+	values []string
+}
+
+// field sets a field that is not empty.
+func (s *setter) field(name, value string) {
+	if value == "" {
+		return
+	}
+	s.values = append(s.values, value)
+	s.h[name] = s.values[len(s.values)-1 : len(s.values) : len(s.values)]
 }
 
 // fields adds the origin's other fields. A 206 leaves out those that are about
@@ -211,14 +230,14 @@ func (s *sending) begin() {
 	h := s.header()
 	s.fields(h)
 	h["Content-Type"] = nil // where the origin sent none, none is guessed
-	setIf(h, "Content-Type", s.meta.ContentType)
+	s.set.field("Content-Type", s.meta.ContentType)
 	if s.parts != nil {
-		h.Set("Content-Type", s.parts.mediaType())
+		s.set.field("Content-Type", s.parts.mediaType())
 	} else if s.status == http.StatusPartialContent {
-		h.Set("Content-Range", contentRange(s.r, s.meta.Size))
+		s.set.field("Content-Range", contentRange(s.r, s.meta.Size))
 	}
 	if !s.open {
-		h.Set("Content-Length", strconv.FormatInt(s.r.Len, 10))
+		s.set.field("Content-Length", strconv.FormatInt(s.r.Len, 10))
 	}
 	if s.trailer() {
 		h.Set("Trailer", headerSourceBytes)
