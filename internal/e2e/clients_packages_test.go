@@ -37,7 +37,7 @@ func testApt(t *testing.T, c *clients) {
 	c.origin.Add("/apt/Packages", []byte(index))
 	c.origin.Add("/apt/Release", fmt.Appendf(nil, "Date: %s\nSHA256:\n %x %d Packages\n",
 		time.Now().UTC().Format(time.RFC1123), sha256.Sum256([]byte(index)), len(index)))
-	for _, d := range c.daemons {
+	c.each(t, "/apt/", func(d *process) {
 		apt := newTool(t)
 		for _, dir := range []string{"state/lists/partial", "cache/archives/partial"} {
 			if err := os.MkdirAll(apt.path(dir), 0o755); err != nil {
@@ -53,7 +53,7 @@ func testApt(t *testing.T, c *clients) {
 		apt.run(t, "apt-get", append(options, "update")...)
 		apt.run(t, "apt-get", append(options, "download", "p2pnode-sample")...)
 		apt.wantFile(t, "p2pnode-sample_1.0_all.deb", deb)
-	}
+	})
 	c.wantOnce(t, "/apt/sample.deb", deb)
 }
 
@@ -118,11 +118,11 @@ func testGitDumb(t *testing.T, c *clients) {
 	if err != nil || pack == "" {
 		t.Fatalf("no pack: %v", err)
 	}
-	for _, d := range c.daemons {
+	c.each(t, "/dumb.git/", func(d *process) {
 		clone := newTool(t, "GIT_CONFIG_NOSYSTEM=1", "GIT_SMART_HTTP=0")
 		clone.run(t, "git", "-c", "http.proxy="+d.Proxy, "clone", "-q", c.origin.URL+"/dumb.git", "cloned")
 		clone.wantFile(t, "cloned/file", data)
-	}
+	})
 	c.wantOnce(t, pack, packed)
 }
 
@@ -147,13 +147,13 @@ func testNPM(t *testing.T, c *clients) {
 		t.Fatal(err)
 	}
 	c.origin.Put("/npm/p2pnode-sample", p2ptest.Object{Data: packument, ETag: `"1"`, ContentType: "application/json"})
-	for _, d := range c.daemons {
+	c.each(t, "/npm/", func(d *process) {
 		npm := newTool(t)
 		npm.write(t, "package.json", []byte("{}"))
 		npm.run(t, "npm", "install", "--no-audit", "--no-fund", "--no-update-notifier", "--registry", c.origin.URL+"/npm/",
 			"--proxy", d.Proxy, "--cache", npm.path("cache"), "p2pnode-sample")
 		npm.wantFile(t, "node_modules/p2pnode-sample/data", data)
-	}
+	})
 	c.wantOnce(t, "/npm/p2pnode-sample/-/p2pnode-sample-1.0.0.tgz", tarball)
 }
 
@@ -177,12 +177,12 @@ func testQemu(t *testing.T, c *clients) {
 		t.Fatal(err)
 	}
 	url := c.origin.Add("/disk.qcow2", image)
-	for _, d := range c.daemons {
+	c.each(t, "/disk.qcow2", func(d *process) {
 		// One request at a time: with several QEMU 7.2 hangs now and then, on
 		// whatever server.
 		qemu.run(t, "qemu-img", "convert", "-m", "1", "-f", "qcow2", "-O", "raw", d.Proxy+"/url/"+url, "copy")
 		qemu.wantFile(t, "copy", disk)
-	}
+	})
 	if n, held := c.origin.Bytes("/disk.qcow2"), c.origin.Covered("/disk.qcow2"); n != held {
 		t.Errorf("the origin sent %d bytes, of which %d were new", n, held)
 	}

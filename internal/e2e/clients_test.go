@@ -129,6 +129,19 @@ func wantSame(t *testing.T, what string, got, want []byte) {
 	}
 }
 
+// each runs a client at each daemon, and wants the origin to send nothing for those
+// after the first: not one byte of any file whose path begins with prefix.
+func (c *clients) each(t *testing.T, prefix string, run func(d *process)) {
+	t.Helper()
+	for i, d := range c.daemons {
+		before := c.origin.BytesBelow(prefix)
+		run(d)
+		if n := c.origin.BytesBelow(prefix) - before; i > 0 && n != 0 {
+			t.Errorf("the origin sent %d bytes below %s to client %d, of what the first had got", n, prefix, i+1)
+		}
+	}
+}
+
 // wantOnce wants the origin to have sent each byte of a file once, to all
 // clients of all daemons together.
 func (c *clients) wantOnce(t *testing.T, path string, data []byte) {

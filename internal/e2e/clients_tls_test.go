@@ -32,7 +32,8 @@ func TestTLSClients(t *testing.T) {
 	data := p2ptest.Bytes(41, 9<<20+5)
 	origin.Add("/file", data)
 	target := srv.URL + "/file"
-	for _, d := range s.daemons {
+	for i, d := range s.daemons {
+		before := origin.Bytes("/file")
 		trusting := []string{"-sSf", "--cacert", curl.path("ca.pem"), "-x"}
 		out := curl.run(t, "curl", append(trusting, d.Proxy, "-o", "opened", "-w", "%{http_version}", target)...)
 		curl.wantFile(t, "opened", data)
@@ -45,6 +46,9 @@ func TestTLSClients(t *testing.T) {
 		}
 		curl.run(t, "curl", "-sSf", "-o", "gated", d.Proxy+"/url/"+target)
 		curl.wantFile(t, "gated", data)
+		if n := origin.Bytes("/file") - before; i > 0 && n != 0 {
+			t.Errorf("the origin sent %d bytes to the second client", n)
+		}
 	}
 	if n := origin.Bytes("/file"); n != int64(len(data)) {
 		t.Errorf("the origin sent %d bytes of %d", n, len(data))

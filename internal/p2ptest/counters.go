@@ -3,6 +3,7 @@ package p2ptest
 import (
 	"cmp"
 	"slices"
+	"strings"
 )
 
 // Span is a run of bytes of a file and how many times an origin sent them.
@@ -42,6 +43,23 @@ func (o *Origin) Bytes(path string) int64 {
 	var n int64
 	for _, h := range o.Hits(path) {
 		n += h.Sent
+	}
+	return n
+}
+
+// BytesBelow returns the sum of Bytes over all paths that begin with prefix.
+func (o *Origin) BytesBelow(prefix string) int64 {
+	o.mu.Lock()
+	var paths []string
+	for path := range o.hits {
+		if strings.HasPrefix(path, prefix) {
+			paths = append(paths, path)
+		}
+	}
+	o.mu.Unlock()
+	var n int64
+	for _, path := range paths {
+		n += o.Bytes(path)
 	}
 	return n
 }
