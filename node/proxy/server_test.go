@@ -1,12 +1,15 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -140,4 +143,71 @@ func TestStalledClient(t *testing.T) {
 	if len(w.deadlines) != 2 || w.deadlines[0].IsZero() || !w.deadlines[1].IsZero() {
 		t.Errorf("deadlines %v", w.deadlines)
 	}
+}
+
+// pipes is a listener of connections in memory, for virtual time.
+type pipes struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (p pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p pipes) Close() error {
+	select {
+	case <-p.closed:
+	default:
+		close(p.closed)
+	}
+	return nil
+}
+
+func (pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1} }
+
+// pipe is a connection of a client of this machine.
+type pipe struct{ net.Conn }
+
+func (pipe) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2} }
+
+// TestSilentClient: who does not end a request's header, and who asks nothing more,
+// loses the connection.
+func TestSilentClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := pipes{make(chan net.Conn), make(chan struct{})}
+		h := New(Config{Opener: &fakeSwarm{openErr: ErrPassThrough}, Logger: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- NewServer(h, ln).Run(ctx) }()
+		for _, c := range []struct {
+			name, send string
+			answered   bool
+			after      time.Duration
+		}{
+			{"half a header", "GET / HTTP/1.1\r\nHo", false, readHeaderTimeout},
+			{"nothing at all", "", false, readHeaderTimeout},
+			{"idle", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", true, idleTimeout},
+			{"half a header after a request", "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HT", true, readHeaderTimeout},
+		} {
+			client, server := net.Pipe()
+			ln.conns <- pipe{server}
+			began := time.Now()
+			go func() { _, _ = io.WriteString(client, c.send) }()
+			text, err := io.ReadAll(client)
+			if took := time.Since(began); err != nil || took != c.after || bytes.Contains(text, []byte("p2pnode")) != c.answered {
+				t.Errorf("%s: closed after %v, want %v; %d bytes, %v", c.name, took, c.after, len(text), err)
+			}
+			_ = client.Close()
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
