@@ -35,7 +35,10 @@ type growing struct {
 	gen   content.Generation
 	began time.Time
 	spool *os.File
-	done  chan struct{} // closed when it is a file, or has failed
+	// reserved is how much room the store makes for the spool, in whole blocks;
+	// the job's alone until done is closed.
+	reserved int64
+	done     chan struct{} // closed when it is a file, or has failed
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -69,7 +72,7 @@ const keptIncrements = 32
 // given to Append, all of them, whatever Want says, and their end to Grown. After
 // a failure the next source goes on where Grew has come to; it must have the same
 // generation: ErrChanged. ErrNotSupported where the file has shown to be longer
-// than the store is large. AskOrigin or AskPeer is to be called before.
+// than half of what the store can hold. AskOrigin or AskPeer is to be called before.
 func (j *Job) Grow(found Found) error {
 	if j.Private() || credentialed(j.Origin) {
 		return fmt.Errorf("%w: a private file whose origin does not tell its length", ErrNotSupported)
@@ -88,7 +91,7 @@ func (j *Job) Grow(found Found) error {
 		return fmt.Errorf("generation %s of %s is of a size that is not known: %w", found.Generation, j.Task.URL, ErrChanged)
 	}
 	if j.m.isEndless(j.Task.ID) {
-		return fmt.Errorf("%w: it is longer than the store is large, and its origin does not say how long", ErrNotSupported)
+		return fmt.Errorf("%w: it is longer than half the store, and its origin does not say how long", ErrNotSupported)
 	}
 	spool, err := os.CreateTemp(j.m.cfg.Spool, spoolPattern)
 	if err != nil {
@@ -142,9 +145,9 @@ func (g *growing) pos() int64 {
 // Append takes the next bytes of a file of unknown size.
 func (j *Job) Append(p []byte) error {
 	g := j.grows
-	if g.n+int64(len(p)) > j.m.cfg.Store.Capacity() {
+	if g.n+int64(len(p)) > j.m.cfg.Store.Capacity()/2 { // the other half takes its blocks
 		j.m.endless.Add(j.Task.ID, j.m.cfg.Now())
-		return fmt.Errorf("%w: its origin does not tell its length, and after %d bytes it is longer than the store is large", ErrNotSupported, g.n)
+		return fmt.Errorf("%w: its origin does not tell its length, and after %d bytes it is longer than half the store", ErrNotSupported, g.n)
 	}
 	for len(p) > 0 {
 		// Whole leaves go to the spool as they are, a part of one waits.
@@ -179,9 +182,23 @@ func (g *growing) append(p []byte) error {
 	return g.came(len(p), hashes)
 }
 
+// reserve has the store make room for the spool's bytes up to end.
+func (g *growing) reserve(end int64) error {
+	for g.reserved < end {
+		if err := g.m.cfg.Store.Reserve(content.BlockSize); err != nil {
+			return err
+		}
+		g.reserved += content.BlockSize
+	}
+	return nil
+}
+
 // keep writes leaves to the spool.
 func (g *growing) keep(p []byte, off int64) ([]content.LeafHash, error) {
-	err := store.Room(g.m.cfg.Spool, int64(len(p)))
+	err := g.reserve(off + int64(len(p)))
+	if err == nil {
+		err = store.Room(g.m.cfg.Spool, int64(len(p)))
+	}
 	if err == nil {
 		_, err = g.spool.WriteAt(p, off)
 	}
@@ -294,6 +311,7 @@ func (g *growing) closeLocked() {
 			g.m.log.Warn("cannot remove a spooled file", "err", err)
 		}
 		g.spool = nil
+		g.m.cfg.Store.GiveBack(g.reserved)
 	}
 }
 

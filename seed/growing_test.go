@@ -272,8 +272,8 @@ func TestGrowingLeft(t *testing.T) {
 	}
 }
 
-// TestGrowingTooLong: a body that is longer than the store is cut off, and left to
-// others from then on; its spool goes.
+// TestGrowingTooLong: a body that is longer than half the store is cut off, and
+// left to others from then on; its spool goes, and the room for it comes back.
 func TestGrowingTooLong(t *testing.T) {
 	origin := newUntold(3 * mib)
 	spool := t.TempDir()
@@ -292,6 +292,9 @@ func TestGrowingTooLong(t *testing.T) {
 	}
 	if left, err := os.ReadDir(spool); err != nil || len(left) > 0 {
 		t.Errorf("left in the spool: %v, %v", left, err)
+	}
+	if s := m.Stats(); s.Free != s.Capacity-s.Used {
+		t.Errorf("%d bytes free of %d, %d used", s.Free, s.Capacity, s.Used)
 	}
 }
 

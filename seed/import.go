@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -48,8 +49,8 @@ type Imported struct{ Held, Added int64 }
 //
 // With a digest it verifies first and commits then: the body is kept in
 // Config.Spool, blocks are sealed when all of it was found right, and where a
-// held block differs, that one was wrong and is replaced. It costs the file's
-// size on the disk while it runs. Without a digest blocks are stored as they
+// held block differs, that one was wrong and is replaced. The store makes room
+// for the file's size while it runs. Without a digest blocks are stored as they
 // come, and the caller answers for them: a body that is not what is held, or
 // that goes on behind the file's end, is refused, and what came of it is
 // dropped. What an import stored that ended early for other reasons stays, and
@@ -133,6 +134,8 @@ type importer struct {
 	// right says that the body was checked against its digest.
 	right bool
 	taken int64
+	// spooled is how many bytes the store makes room for, for the body.
+	spooled atomic.Int64
 
 	mu sync.Mutex
 	// mu guards the following.

@@ -77,7 +77,9 @@ type Config struct {
 	// MaxFlights bounds the blocks in flight, and so their memory in MiB.
 	MaxFlights int
 	// Spool is the directory in which an import waits for the check of its
-	// digest; "" is the system's for temporary files. The caller empties it.
+	// digest, and a file of unknown length for its end; "" is the system's for
+	// temporary files. The Store makes room for what is in it. The caller empties
+	// it.
 	Spool string
 	// Changed, where set, hears what is held of a task's current generation
 	// whenever a block of it was stored, evicted or discarded: Blocks is 0 where
@@ -105,7 +107,7 @@ type Manager struct {
 	uploads    *uploads
 	// refusing is set while the store refuses blocks.
 	refusing atomic.Bool
-	// endless are tasks that were longer than the store is large, before their
+	// endless are tasks that were longer than half the store, before their
 	// origin had told their size, and when that was.
 	endless *lru.Cache[content.TaskID, time.Time]
 	// telling is held while Config.Changed is told, and before mu.
@@ -159,7 +161,7 @@ func New(cfg Config) *Manager {
 	return m
 }
 
-// Tasks that were longer than the store: how many are remembered, and for how
+// Tasks that were longer than half the store: how many are remembered, and for how
 // long they are left to who asks the origin himself.
 const (
 	maxEndless = 1024

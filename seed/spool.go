@@ -24,7 +24,10 @@ func (x *importer) checked(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("keep the body of an import: %w", err)
 	}
-	defer func() { err = errors.Join(err, file.Close(), os.Remove(file.Name())) }()
+	defer func() {
+		err = errors.Join(err, file.Close(), os.Remove(file.Name()))
+		x.m.cfg.Store.GiveBack(x.spooled.Load())
+	}()
 	roots, err := x.spool(ctx, file)
 	if err != nil {
 		return err
@@ -50,6 +53,10 @@ func (x *importer) spool(ctx context.Context, to *os.File) ([]content.Root, erro
 	var roots []content.Root
 	err := x.read(ctx, func(_ int64, buf *buffer, data []byte) error {
 		defer x.put(buf)
+		if err := x.m.cfg.Store.Reserve(int64(len(data))); err != nil {
+			return fmt.Errorf("keep the body of an import: %w", err)
+		}
+		x.spooled.Add(int64(len(data)))
 		if err := store.Room(x.m.cfg.Spool, int64(len(data))); err != nil {
 			return fmt.Errorf("keep the body of an import: %w", err)
 		}
@@ -101,5 +108,8 @@ func (x *importer) commitBlock(ctx context.Context, from io.ReaderAt, i int64, r
 	if _, err := from.ReadAt(buf.mem[:b.Len], b.Off); err != nil {
 		return fmt.Errorf("read the body of an import again: %w", err)
 	}
+	// Its room becomes the block's; the spool shrinks a few blocks later.
+	x.spooled.Add(-b.Len)
+	x.m.cfg.Store.GiveBack(b.Len)
 	return x.block(i, buf.mem[:b.Len], root)
 }

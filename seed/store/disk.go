@@ -34,7 +34,7 @@ const (
 type DiskConfig struct {
 	// Dir is made where there is none, with mode 0700. Required.
 	Dir string
-	// Capacity bounds the bytes of blocks; 0 means DefaultCapacity. What was
+	// Capacity bounds the bytes of blocks, and of what is reserved; 0 means DefaultCapacity. What was
 	// stored under a larger one goes when Maintain is called, or when the next
 	// block is written.
 	Capacity int64
@@ -372,6 +372,12 @@ func (d *Disk) Free() int64 {
 	}
 	return room
 }
+
+// Reserve implements Store.
+func (d *Disk) Reserve(n int64) error { return d.quota.reserve(n) }
+
+// GiveBack implements Store.
+func (d *Disk) GiveBack(n int64) { d.quota.giveBack(n) }
 
 // Delete implements Store.
 func (d *Disk) Delete(key Key) error {

@@ -114,6 +114,12 @@ func (m *Memory) Pinned() int64 { return m.quota.pinned.Load() }
 // Free implements Store.
 func (m *Memory) Free() int64 { return m.quota.room() }
 
+// Reserve implements Store.
+func (m *Memory) Reserve(n int64) error { return m.quota.reserve(n) }
+
+// GiveBack implements Store.
+func (m *Memory) GiveBack(n int64) { m.quota.giveBack(n) }
+
 // Close implements Store; it drops everything.
 func (m *Memory) Close() error {
 	if !m.index.close() {

@@ -117,12 +117,18 @@ type Store interface {
 	Files() iter.Seq[File]
 	// Used returns the bytes of held blocks.
 	Used() int64
-	// Capacity returns the bound on Used, in bytes.
+	// Capacity returns the bound on Used and what is reserved, in bytes.
 	Capacity() int64
 	// Pinned returns the bytes of pinned stripes, held or not.
 	Pinned() int64
 	// Free returns the bytes that can be written before something is evicted.
 	Free() int64
+	// Reserve makes room for n bytes that are kept on the same disk beside the
+	// blocks, until GiveBack. It evicts as File.Write does; ErrFull where nothing
+	// can go, and then nothing is reserved. They are not among Used.
+	Reserve(n int64) error
+	// GiveBack ends what Reserve began, in parts or at once.
+	GiveBack(n int64)
 	// Close ends the store; what is called afterwards returns ErrClosed.
 	io.Closer
 }

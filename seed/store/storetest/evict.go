@@ -96,6 +96,43 @@ func testCapacity(t *testing.T, h Harness) {
 	}
 }
 
+// testReserve keeps bytes beside the blocks: they are made room for, stay free of
+// blocks, and come back.
+func testReserve(t *testing.T, h Harness) {
+	const capacity = 8 * mib
+	s := h.Open(t, Options{Capacity: capacity})
+	f := NewFile(1, 16*mib)
+	file := f.Create(t, s, 0, 1, 2, 3, 4, 5, 6, 7)
+	wantErr(t, s.Reserve(capacity+1), store.ErrFull)
+	if s.Used() != capacity {
+		t.Errorf("%d bytes are left after what could not be reserved", s.Used())
+	}
+	for range 2 {
+		if err := s.Reserve(3 * mib / 2); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range f.Blocks() {
+		f.Write(t, file, i)
+		if s.Used() > capacity-3*mib {
+			t.Fatalf("%d bytes are used beside 3 MiB of %d", s.Used(), int64(capacity))
+		}
+	}
+	lease := file.Lease(content.Range{Len: 16 * mib})
+	used, free := s.Used(), s.Free()
+	wantErr(t, s.Reserve(free+1), store.ErrFull)
+	if s.Used() != used || s.Free() != free {
+		t.Errorf("%d bytes used and %d free, were %d and %d: what is in use went, or what was refused is kept", s.Used(), s.Free(), used, free)
+	}
+	lease.Release()
+	for range 3 {
+		s.GiveBack(mib)
+	}
+	if s.Free() != free+3*mib {
+		t.Errorf("%d bytes are free, want %d", s.Free(), free+3*mib)
+	}
+}
+
 // capacityOf returns a capacity at which, when so many blocks are held, the next
 // one makes exactly one block go.
 func capacityOf(blocks int64) int64 { return blocks*mib + 3*mib/4 }

@@ -48,6 +48,7 @@ func Run(t *testing.T, h Harness) {
 	t.Run("empty file", func(t *testing.T) { testEmptyFile(t, h) })
 	t.Run("files", func(t *testing.T) { testFiles(t, h) })
 	t.Run("capacity", func(t *testing.T) { testCapacity(t, h) })
+	t.Run("reserve", func(t *testing.T) { testReserve(t, h) })
 	t.Run("watermarks", func(t *testing.T) { testWatermarks(t, h) })
 	t.Run("eviction order", func(t *testing.T) { testEvictionOrder(t, h) })
 	t.Run("eviction by stripe", func(t *testing.T) { testEvictionByStripe(t, h) })
