@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
+	"github.com/p2pnode/p2pnode/node/control"
 	"github.com/p2pnode/p2pnode/node/host"
 )
 
@@ -31,11 +33,23 @@ type Machine struct {
 	Built time.Time // when the program was made; zero where it does not say
 	// MTU is the least of the interfaces that are up, loopback aside; 0 for none.
 	MTU int
+	// PathMTU is, by a supernode's address in the status, the largest packet in
+	// bytes, headers of IP included, that this machine's kernel sends there in one
+	// piece: the MTU of the route's interface, or less where a router on the way has
+	// refused larger ones. Nothing is sent to find out. Linux alone tells it.
+	PathMTU map[string]int
 }
 
-// minMTU is what QUIC needs of a path, in bytes (RFC 9000 section 14), with the
-// headers of IPv6 and UDP.
-const minMTU = 1280
+// What QUIC's first packets need of a path, in bytes: quic-go fills them to 1280,
+// and the headers of UDP and of IPv4, or IPv6, come before that.
+const (
+	minMTU4 = 1280 + 8 + 20
+	minMTU6 = 1280 + 8 + 40
+)
+
+// maxClockOff is from where on a clock that differs is a problem: by half of what
+// those may differ by who grant and serve private files.
+const maxClockOff = 30 * time.Second
 
 // lowDisk is how little room for blocks is a problem, in bytes.
 const lowDisk = 64 << 20
@@ -48,7 +62,7 @@ func Diagnose(s Status, m Machine, to peer.ID) []Finding {
 	if to != "" {
 		out = append(out, pathFinding(s.Network, to))
 	}
-	return append(out, clockFinding(m), diskFinding(s), mtuFinding(m))
+	return append(out, clockFinding(s, m), diskFinding(s), mtuFinding(s, m))
 }
 
 func reachFinding(s Status) Finding {
@@ -148,7 +162,7 @@ func supernodeFindings(s Status) []Finding {
 			f.Says, f.Problem = fmt.Sprintf("%s is silent for %d s%s", n.Supernode, n.AckMs/1000, way), true
 			f.Do = "see whether it runs; reads go on without"
 		default:
-			f.Says = fmt.Sprintf("%s answered %.1f s ago%s", n.Supernode, float64(n.AckMs)/1000, way)
+			f.Says = fmt.Sprintf("%s answered %.1f s ago%s, in %.1f ms", n.Supernode, float64(n.AckMs)/1000, way, n.RTTMs)
 		}
 		out = append(out, f)
 	}
@@ -180,11 +194,34 @@ func pathFinding(n host.Network, to peer.ID) Finding {
 	return f
 }
 
-func clockFinding(m Machine) Finding {
+// clockFinding compares the clock with the program's date and with those of the
+// supernodes, as far as the time that an answer takes lets it.
+func clockFinding(s Status, m Machine) Finding {
 	if !m.Built.IsZero() && m.Now.Before(m.Built) {
 		return Finding{Check: "clock", Problem: true, Says: fmt.Sprintf("it is %s, before this program was made", m.Now.UTC().Format(time.RFC3339)), Do: "set the clock, by NTP: certificates are not checked against a wrong one"}
 	}
-	return Finding{Check: "clock", Says: m.Now.UTC().Format(time.RFC3339)}
+	f := Finding{Check: "clock", Says: m.Now.UTC().Format(time.RFC3339)}
+	told := 0
+	for _, n := range s.Supernodes {
+		if n.ClockMs == nil {
+			continue
+		}
+		told++
+		ahead, within := *n.ClockMs, n.RTTMs/2
+		way := "ahead"
+		if ahead < 0 {
+			way = "behind"
+		}
+		f.Says += fmt.Sprintf("; that of %s is %.1f ms %s, give or take %.1f", n.Supernode, math.Abs(ahead), way, within)
+		if math.Abs(ahead)-within > float64(maxClockOff.Milliseconds()) {
+			f.Problem = true
+			f.Do = "set the clocks, by NTP: where they differ by a minute private files are refused, by an hour all connections"
+		}
+	}
+	if told == 0 {
+		f.Says += "; no supernode has told its own"
+	}
+	return f
 }
 
 func diskFinding(s Status) Finding {
@@ -195,13 +232,31 @@ func diskFinding(s Status) Finding {
 	return f
 }
 
-func mtuFinding(m Machine) Finding {
-	f := Finding{Check: "mtu", Says: fmt.Sprintf("%d bytes", m.MTU)}
-	switch {
-	case m.MTU == 0:
-		f.Says = "no interface but loopback is up"
-	case m.MTU < minMTU:
-		f.Problem, f.Do = true, fmt.Sprintf("QUIC needs %d: raise the interface's MTU", minMTU)
+// mtuFinding looks at the interfaces, and at the paths to supernodes as far as the
+// kernel knows them.
+func mtuFinding(s Status, m Machine) Finding {
+	f := Finding{Check: "mtu", Says: "no interface but loopback is up"}
+	least := 0
+	if m.MTU > 0 {
+		f.Says, least = fmt.Sprintf("%d bytes, the least of the interfaces", m.MTU), minMTU4
+	}
+	small := m.MTU > 0 && m.MTU < minMTU4
+	for _, n := range s.Supernodes {
+		i := slices.IndexFunc(s.Network.Paths, func(p host.Path) bool { return p.Peer == n.Supernode && p.How != host.Relayed })
+		if i < 0 || m.PathMTU[s.Network.Paths[i].Addr] == 0 {
+			continue
+		}
+		path, needs := m.PathMTU[s.Network.Paths[i].Addr], minMTU4
+		if strings.HasPrefix(s.Network.Paths[i].Addr, "/ip6/") {
+			needs = minMTU6
+		}
+		f.Says += fmt.Sprintf("; to %s %d, by what the kernel knows of the path", n.Supernode, path)
+		if path < needs {
+			small, least = true, max(least, needs)
+		}
+	}
+	if small {
+		f.Problem, f.Do = true, fmt.Sprintf("QUIC needs %d: raise the MTU of the interface or the tunnel on the way; until then connections are TCP's", least)
 	}
 	return f
 }
@@ -212,10 +267,20 @@ func publicAddr(s string) bool {
 	return err == nil && manet.IsPublicAddr(a)
 }
 
-// ThisMachine looks at the machine that it runs on. A build without a date has
-// none.
-func ThisMachine() Machine {
-	m := Machine{Now: time.Now(), Built: built()}
+// ThisMachine looks at the machine that it runs on, and what that knows of the
+// paths to the supernodes of a daemon there. A build without a date has none.
+func ThisMachine(s Status) Machine {
+	m := Machine{Now: time.Now(), Built: built(), PathMTU: map[string]int{}}
+	for _, p := range s.Network.Paths {
+		if p.How == host.Relayed || !slices.ContainsFunc(s.Supernodes, func(n control.Status) bool { return n.Supernode == p.Peer }) {
+			continue
+		}
+		if addr, err := multiaddr.NewMultiaddr(p.Addr); err == nil {
+			if ip, err := manet.ToIP(addr); err == nil {
+				m.PathMTU[p.Addr] = pathMTU(ip)
+			}
+		}
+	}
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return m

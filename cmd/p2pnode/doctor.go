@@ -20,8 +20,9 @@ func (a *app) doctorCmd() *cobra.Command {
 		Use:   "doctor [PEER]",
 		Short: "Explain how a running daemon is reached, and what to do about it",
 		Long: `Explain how a running daemon is reached: what its NAT does, its relays, whether
-UDP passes, when its supernodes answered, its clock, disk and MTU; of a PEER, how
-it is connected, and why not directly. Exits with 1 where something is to be done.`,
+UDP passes, when and how soon its supernodes answered, its clock beside theirs,
+its disk, and the MTU to them; of a PEER, how it is connected, and why not
+directly. Exits with 1 where something is to be done.`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("unexpected argument %q: doctor takes one peer ID", args[1])
@@ -58,7 +59,7 @@ it is connected, and why not directly. Exits with 1 where something is to be don
 		if err := json.Unmarshal(body, &status); err != nil {
 			return fmt.Errorf("read %s/v1/status: %w", daemon.Admin, err)
 		}
-		return a.findings(node.Diagnose(status, node.ThisMachine(), to), raw)
+		return a.findings(node.Diagnose(status, node.ThisMachine(status), to), raw)
 	}
 	return command
 }

@@ -228,6 +228,12 @@ type Status struct {
 	Seq   uint64 `json:"seq"`
 	// AckMs is the time since its last answer in milliseconds; -1 for never.
 	AckMs int64 `json:"ack_ms"`
+	// RTTMs is how long the quickest of its last answers took, in milliseconds; 0
+	// where there was none.
+	RTTMs float64 `json:"rtt_ms"`
+	// ClockMs is by how many milliseconds its clock is ahead of this node's, give
+	// or take half of RTTMs; nil where it did not tell.
+	ClockMs *float64 `json:"clock_ms,omitempty"`
 }
 
 // Status returns the links to the supernodes, in the order of the Config.

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -45,6 +46,20 @@ type link struct {
 	// mu guards the following: the last answer, and when it came.
 	ack heartbeat.Ack
 	at  time.Time
+	// answers are the last ones, in turns.
+	answers  [answersKept]answer
+	answered int
+}
+
+// answersKept is how many answers count for a supernode's RTT and clock: those
+// of 40 s.
+const answersKept = 8
+
+// answer is how long one answer took, and by how much the supernode's clock was
+// ahead of this node's in it.
+type answer struct {
+	rtt, ahead time.Duration
+	timed      bool // it told its clock
 }
 
 func newLink(c *Control, s peer.AddrInfo) *link {
@@ -84,6 +99,8 @@ func (l *link) acknowledged(a heartbeat.Ack) {
 	l.mu.Lock()
 	lost := l.at.IsZero() || a.Cursor.Epoch != l.ack.Cursor.Epoch || now.Sub(l.at) > silentPeriods*l.cfg.Interval
 	l.ack, l.at = a, now
+	l.answers[l.answered%answersKept] = answer{rtt: a.RTT, ahead: a.Time.Sub(now.Add(-a.RTT / 2)), timed: !a.Time.IsZero()}
+	l.answered++
 	l.mu.Unlock()
 	l.acked.Store(now.UnixNano())
 	l.heard.Store(now.UnixNano())
@@ -148,9 +165,23 @@ func (l *link) status(now time.Time) Status {
 	if !l.at.IsZero() {
 		s.AckMs = now.Sub(l.at).Milliseconds()
 		s.Connected = now.Sub(l.at) <= silentPeriods*l.cfg.Interval
+		quickest := l.quickest()
+		s.RTTMs = milliseconds(quickest.rtt)
+		if quickest.timed {
+			ahead := milliseconds(quickest.ahead)
+			s.ClockMs = &ahead
+		}
 	}
 	return s
 }
+
+// quickest returns the one of the last answers that took least; mu is held. The
+// longer an answer took, the less it says of the clock.
+func (l *link) quickest() answer {
+	return slices.MinFunc(l.answers[:min(l.answered, answersKept)], func(a, b answer) int { return cmp.Compare(a.rtt, b.rtt) })
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 // reportAll reports all that is held whenever the supernode may not know it: at
 // the first contact, after a restart of it, after a silence.

@@ -2,6 +2,7 @@ package heartbeat
 
 import (
 	"math"
+	"time"
 
 	"github.com/p2pnode/p2pnode/protocols/heartbeat/pb"
 	"github.com/p2pnode/p2pnode/protocols/internal/frame"
@@ -95,13 +96,29 @@ func beatFromProto(m *pb.Beat) (Beat, error) {
 func ackToProto(a Ack) *pb.Ack {
 	return &pb.Ack{
 		Seq: a.Seq, Epoch: a.Cursor.Epoch, MapSeq: a.Cursor.Seq, MapHash: a.MapHash[:], Revoked: a.Revoked, RevokedSum: a.RevokedSum,
+		TimeUs: timeToProto(a.Time),
 	}
+}
+
+// timeToProto returns microseconds; 0 for the zero time and what is before 1970.
+func timeToProto(t time.Time) uint64 {
+	if t.IsZero() {
+		return 0
+	}
+	return frame.Uint64(t.UnixMicro())
 }
 
 func ackFromProto(m *pb.Ack) (Ack, error) {
 	a := Ack{Seq: m.GetSeq(), Cursor: Cursor{m.GetEpoch(), m.GetMapSeq()}, Revoked: m.GetRevoked(), RevokedSum: m.GetRevokedSum()}
 	if copy(a.MapHash[:], m.GetMapHash()) != len(m.GetMapHash()) || len(m.GetMapHash()) != len(a.MapHash) {
 		return Ack{}, frame.Malformed("map hash of %d bytes: want %d", len(m.GetMapHash()), len(a.MapHash))
+	}
+	us, err := frame.Int64("time_us", m.GetTimeUs())
+	if err != nil {
+		return Ack{}, err
+	}
+	if us > 0 {
+		a.Time = time.UnixMicro(us)
 	}
 	return a, checkRevoked(a.Revoked, maxRevoked, maxRevocation)
 }

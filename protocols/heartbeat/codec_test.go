@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/multiformats/go-multiaddr"
 	"google.golang.org/protobuf/proto"
@@ -26,7 +27,13 @@ func fullBeat() Beat {
 }
 
 func fullAck() Ack {
-	return Ack{Seq: 77, Cursor: Cursor{1_780_000_000_000, 5}, MapHash: [32]byte{1, 31: 2}, Revoked: [][]byte{{1, 2}}}
+	return Ack{Seq: 77, Cursor: Cursor{1_780_000_000_000, 5}, MapHash: [32]byte{1, 31: 2}, Revoked: [][]byte{{1, 2}}, Time: time.UnixMicro(1_780_000_000_123_456)}
+}
+
+// withoutTime is what a supernode answers that does not tell its clock.
+func withoutTime(a Ack) Ack {
+	a.Time = time.Time{}
+	return a
 }
 
 func encoded(t testing.TB, m proto.Message) []byte {
@@ -46,7 +53,8 @@ func TestVectors(t *testing.T) {
 		{Name: "beat-epoch", Bytes: encoded(t, beatToProto(Beat{Session: 1, Seq: 2, Epoch: 1_780_000_000_001}))},
 		{Name: "beat-revoked", Bytes: encoded(t, beatToProto(Beat{Session: 1, Seq: 2, RevokedSum: 1 << 60, Revoked: [][]byte{{7}, {8, 9}}}))},
 		{Name: "ack-revoked-sum", Bytes: encoded(t, ackToProto(Ack{Seq: 1, RevokedSum: 1 << 60}))},
-		{Name: "ack", Bytes: encoded(t, ackToProto(fullAck()))},
+		{Name: "ack", Bytes: encoded(t, ackToProto(withoutTime(fullAck())))},
+		{Name: "ack-time", Bytes: encoded(t, ackToProto(fullAck()))},
 		{Name: "ack-least", Bytes: encoded(t, ackToProto(Ack{Seq: 1}))},
 	})
 }
@@ -57,7 +65,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("err %v\n%+v\nwant\n%+v", err, got, want)
 		}
 	}
-	for _, want := range []Ack{fullAck(), {Seq: 1}, {Seq: 2, RevokedSum: 4}} {
+	for _, want := range []Ack{fullAck(), {Seq: 1}, {Seq: 2, RevokedSum: 4}, {Seq: 3, Time: time.UnixMicro(1)}} {
 		if got, err := ackFromProto(ackToProto(want)); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("err %v\n%+v\nwant\n%+v", err, got, want)
 		}
@@ -114,6 +122,7 @@ func TestBeatRefuses(t *testing.T) {
 func TestAckRefuses(t *testing.T) {
 	for name, change := range map[string]func(*pb.Ack){
 		"no hash":               func(m *pb.Ack) { m.MapHash = nil },
+		"time":                  func(m *pb.Ack) { m.TimeUs = 1 << 63 },
 		"short hash":            func(m *pb.Ack) { m.MapHash = m.MapHash[:31] },
 		"long hash":             func(m *pb.Ack) { m.MapHash = append(m.MapHash, 0) },
 		"empty revocation":      func(m *pb.Ack) { m.Revoked = [][]byte{{}} },

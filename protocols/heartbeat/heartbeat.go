@@ -121,6 +121,12 @@ type Ack struct {
 	// RevokedSum sums up those that the supernode knows; 0 for none.
 	Revoked    [][]byte
 	RevokedSum uint64
+	// Time is the supernode's clock when it answered, to the microsecond; zero where
+	// it does not say. The Server sets it.
+	Time time.Time
+	// RTT is how long the answer took, from the writing of the beat on. The Sender
+	// sets it; it is not sent.
+	RTT time.Duration
 }
 
 // BeatRevoked returns those of a list of signed revocations that fit a Beat: the

@@ -107,11 +107,15 @@ func TestBeatsAreAcknowledged(t *testing.T) {
 	var s sink
 	serve(t, b, &s, ServerConfig{})
 	p2ptest.Eventually(t, wait, func() bool { return slices.Contains(b.Mux().Protocols(), Protocol) }, "server up")
+	begun := time.Now()
 	acks, stop := send(t, NewSender(a, SenderConfig{Interval: 10 * time.Millisecond}), b.ID())
 	for want := range uint64(5) {
 		ack := receive(t, acks)
 		if ack.Seq != want+1 || ack.Cursor != (Cursor{5, want + 1}) || ack.MapHash[0] != byte(want+1) {
 			t.Errorf("acknowledgement %+v, want of beat %d", ack, want+1)
+		}
+		if now := time.Now(); ack.RTT <= 0 || ack.RTT > now.Sub(begun) || ack.Time.Before(begun.Add(-time.Millisecond)) || ack.Time.After(now) {
+			t.Errorf("answered after %v at %v, begun at %v, now %v", ack.RTT, ack.Time, begun, now)
 		}
 	}
 	got := s.last

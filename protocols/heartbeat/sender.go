@@ -160,11 +160,12 @@ func (r *run) connect(ctx context.Context) error {
 	for {
 		wrote := false
 		err := frame.Interruptible(ctx, st, r.timeout, func() error {
-			if err := r.write(out, r.next()); err != nil {
+			b, start := r.next(), time.Now()
+			if err := r.write(out, b); err != nil {
 				return err
 			}
 			wrote = true
-			return r.read(in)
+			return r.read(in, start)
 		})
 		if ctx.Err() != nil && wrote {
 			r.goodbye(st, out)
@@ -191,7 +192,8 @@ func (r *run) write(out *frame.Writer, b Beat) error {
 	return out.Write(m)
 }
 
-func (r *run) read(in *frame.Reader) error {
+// read takes the answer to the beat that was written at start.
+func (r *run) read(in *frame.Reader, start time.Time) error {
 	var m pb.Ack
 	if err := in.Read(&m); err != nil {
 		if errors.Is(err, io.EOF) {
@@ -210,6 +212,7 @@ func (r *run) read(in *frame.Reader) error {
 		r.service.Logger.Info("heartbeat answered again", "peer", r.to)
 	}
 	r.up = true
+	ack.RTT = time.Since(start)
 	r.retry.Reset()
 	r.onAck(ack)
 	return nil

@@ -113,7 +113,7 @@ func (s *Server) handle(ctx context.Context, st network.Stream) (err error) {
 		}
 		t.beaten = true
 		ack := s.sink.Beat(from, b)
-		ack.Seq = b.Seq
+		ack.Seq, ack.Time = b.Seq, time.Now()
 		if err := s.write(st, out, ack); err != nil {
 			return fmt.Errorf("acknowledge beat %d: %w", b.Seq, err)
 		}

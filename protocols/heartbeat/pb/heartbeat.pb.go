@@ -322,7 +322,10 @@ type Ack struct {
 	// Signed revocations; at most 64 of 1 KiB.
 	Revoked [][]byte `protobuf:"bytes,5,rep,name=revoked,proto3" json:"revoked,omitempty"`
 	// Sums up those that the supernode knows; 0 for none.
-	RevokedSum    uint64 `protobuf:"fixed64,6,opt,name=revoked_sum,json=revokedSum,proto3" json:"revoked_sum,omitempty"`
+	RevokedSum uint64 `protobuf:"fixed64,6,opt,name=revoked_sum,json=revokedSum,proto3" json:"revoked_sum,omitempty"`
+	// The supernode's clock when it answered, in Unix microseconds; 0 where it does
+	// not say.
+	TimeUs        uint64 `protobuf:"varint,7,opt,name=time_us,json=timeUs,proto3" json:"time_us,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -399,6 +402,13 @@ func (x *Ack) GetRevokedSum() uint64 {
 	return 0
 }
 
+func (x *Ack) GetTimeUs() uint64 {
+	if x != nil {
+		return x.TimeUs
+	}
+	return 0
+}
+
 var File_protocols_heartbeat_heartbeat_proto protoreflect.FileDescriptor
 
 const file_protocols_heartbeat_heartbeat_proto_rawDesc = "" +
@@ -426,7 +436,7 @@ const file_protocols_heartbeat_heartbeat_proto_rawDesc = "" +
 	"\vupload_rate\x18\x02 \x01(\x04R\n" +
 	"uploadRate\x12#\n" +
 	"\rdownload_rate\x18\x03 \x01(\x04R\fdownloadRate\x12!\n" +
-	"\fcpu_permille\x18\x04 \x01(\rR\vcpuPermille\"\x9c\x01\n" +
+	"\fcpu_permille\x18\x04 \x01(\rR\vcpuPermille\"\xb5\x01\n" +
 	"\x03Ack\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x17\n" +
@@ -434,7 +444,8 @@ const file_protocols_heartbeat_heartbeat_proto_rawDesc = "" +
 	"\bmap_hash\x18\x04 \x01(\fR\amapHash\x12\x18\n" +
 	"\arevoked\x18\x05 \x03(\fR\arevoked\x12\x1f\n" +
 	"\vrevoked_sum\x18\x06 \x01(\x06R\n" +
-	"revokedSum*A\n" +
+	"revokedSum\x12\x17\n" +
+	"\atime_us\x18\a \x01(\x04R\x06timeUs*A\n" +
 	"\fReachability\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\n" +
 	"\n" +
