@@ -55,7 +55,7 @@ func loopback(port string) []string {
 }
 
 // Config says what a Node is. A zero field means its default, except the
-// switches Seed, OriginFallback, PortMapping and MDNS, which are what they say.
+// switches Seed, OriginFallback, PortMapping, MDNS and InferSite, which are what they say.
 type Config struct {
 	// DataDir holds the identity, the blocks and daemon.json; it is made if it
 	// is missing. One process at a time. Required.
@@ -108,8 +108,12 @@ type Config struct {
 	// file is served without asking again, and so how long a revoked credential may
 	// still be good; 1 s to an hour. It counts on seeds. Default DefaultGrantLife.
 	GrantLife time.Duration
-	// Site labels machines that are near one another; "" is a site too.
+	// Site names the site at which the node stands with others, behind one uplink;
+	// "" for none, or for what InferSite finds.
 	Site string
+	// InferSite lets a member of a swarm that was given no Site find out with whom
+	// it has a public address or a LAN in common, and take a site's name from that.
+	InferSite bool
 	// SitePeers are peers of this node's site, as multiaddrs that end in /p2p/ID: it
 	// keeps in touch with them, also while no supernode is reached.
 	SitePeers []string

@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -33,7 +34,8 @@ type Node struct {
 	self       peer.ID
 	supernodes []peer.AddrInfo
 	embedded   *supernodeHost
-	member     *member // nil without a swarm
+	member     *member              // nil without a swarm
+	site       atomic.Pointer[site] // nil until one is inferred
 
 	disk      *store.Disk
 	host      *host.Host

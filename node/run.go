@@ -92,6 +92,9 @@ func (n *Node) swarmParts() []func(context.Context) error {
 			return n.host.Run(ctx, func() []peer.AddrInfo { return wanted(n.seeds.Pool(), n.host.Met(), n.self, n.supernodes) })
 		},
 	}
+	if n.infersSite() {
+		parts = append(parts, n.settle)
+	}
 	if n.member != nil {
 		parts = append(parts, func(ctx context.Context) error { return n.member.run(ctx, n.host, n.supernodes) }, n.obey)
 	}
@@ -183,7 +186,7 @@ func logClose(cfg Config, part string, err error) {
 // beat is what supernodes are told of this node.
 func (n *Node) beat() heartbeat.Beat {
 	return heartbeat.Beat{
-		Addrs: n.announced(), Reachability: n.reachability(), Site: n.cfg.Site, Seed: n.cfg.Seed, Version: n.cfg.Version,
+		Addrs: n.announced(), Reachability: n.reachability(), Site: n.standsAt().name, Seed: n.cfg.Seed, Version: n.cfg.Version,
 		Capacity: n.disk.Capacity(), Free: n.disk.Free(),
 	}
 }

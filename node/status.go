@@ -22,9 +22,14 @@ type Status struct {
 	Peer    string   `json:"peer"`
 	Version string   `json:"version"`
 	Addrs   []string `json:"addrs"`
-	Site    string   `json:"site,omitempty"`
-	Seed    bool     `json:"seed"`
-	Ready   bool     `json:"ready"`
+	// Site is where this node stands; SiteFrom says how that is known: "site", it
+	// was given, "uplink", the public address behind which peers see it, "lan", its
+	// neighbours. SiteMembers counts the members of the pool that stand there.
+	Site        string `json:"site,omitempty"`
+	SiteFrom    string `json:"site_from,omitempty"`
+	SiteMembers int    `json:"site_members"`
+	Seed        bool   `json:"seed"`
+	Ready       bool   `json:"ready"`
 	// Membership says whether this node is in a closed swarm.
 	Membership MembershipStatus `json:"membership"`
 	// Swarm says how this node is joined to others.
@@ -67,27 +72,31 @@ func (n *Node) sources(now time.Time) []SourceStatus {
 	for _, m := range n.seeds.Pool() {
 		sites[m.ID] = m.Site
 	}
-	out := []SourceStatus{}
+	out, here := []SourceStatus{}, n.standsAt().name
 	for _, ph := range n.seeds.Peers() {
 		s := SourceStatus{
 			Peer: ph.Peer, Site: sites[ph.Peer], Breaker: ph.Breaker(now), Failures: ph.Failures,
 			FirstByteMs: float64(ph.FirstByte.Microseconds()) / 1000, RetryMs: max(0, ph.OpenUntil.Sub(now).Milliseconds()),
 		}
-		s.Near = s.Site != "" && s.Site == n.cfg.Site
+		s.Near = s.Site != "" && s.Site == here
 		out = append(out, s)
 	}
 	return out
 }
 
 func (n *Node) status() Status {
+	here := n.standsAt()
 	s := Status{
-		Peer: n.self.String(), Version: n.cfg.Version, Addrs: addrStrings(n.host), Site: n.cfg.Site, Seed: n.cfg.Seed,
+		Peer: n.self.String(), Version: n.cfg.Version, Addrs: addrStrings(n.host), Site: here.name, SiteFrom: here.from, Seed: n.cfg.Seed,
 		Ready: n.readyError() == nil, Peers: len(n.host.Network().Peers()), Supernodes: n.control.Status(),
 		Network: n.host.NetworkStatus(), Sources: n.sources(time.Now()), Store: n.files.Stats(), Pool: []peer.ID{},
 		FilterQuery: append([]string{}, n.filters.Current().Query...),
 	}
 	for _, m := range n.seeds.Pool() {
 		s.Pool = append(s.Pool, m.ID)
+		if here.name != "" && m.Site == here.name {
+			s.SiteMembers++
+		}
 	}
 	if n.embedded != nil {
 		st := n.embedded.supernode.Status()

@@ -81,6 +81,7 @@ func (d *daemonSettings) bind(a *app, f *pflag.FlagSet) {
 	toggleVar(f, &cfg.Relay, "relay", false, "let peers behind NAT be reached through this node, which all can dial")
 	f.DurationVar(&cfg.GrantLife, "grant-lifetime", node.DefaultGrantLife, "how long after asking the origin a reader of a private file is let in")
 	f.StringVar(&cfg.Site, "site", "", "`name` shared by machines near one another")
+	toggleVar(f, &cfg.InferSite, "infer-site", true, "without --site, take the site from the public address or the LAN that the node shares")
 	f.StringArrayVar(&cfg.SitePeers, "site-peer", nil, "`multiaddr/p2p/ID` of a peer of the site, to be kept in touch with; repeatable")
 	toggleVar(f, &cfg.MDNS, "mdns", true, "find the members on the same LAN by multicast DNS")
 	toggleVar(f, &cfg.Seed, "seed", true, "may be elected to read origins for others")

@@ -149,7 +149,11 @@ type status struct {
 	Pool       []string
 	Addrs      []string
 	Supernodes []struct{ Connected bool }
-	Network    struct {
+	Site       string
+	SiteFrom   string `json:"site_from"`
+	// SiteMembers are those of the pool.
+	SiteMembers int `json:"site_members"`
+	Network     struct {
 		Reachability string
 		Relays       []string
 		Paths        []path

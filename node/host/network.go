@@ -2,6 +2,7 @@ package host
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 
 	"github.com/libp2p/go-libp2p/core/event"
@@ -57,6 +58,15 @@ func (h *Host) Reachability() Reachability {
 		return ReachUnknown
 	}
 	return h.nat.reach.now()
+}
+
+// Uplink returns the public address behind which peers see the host, where a NAT
+// has it: hosts behind one have it in common. False where nobody saw one.
+func (h *Host) Uplink() (netip.Addr, bool) {
+	if h.nat == nil {
+		return netip.Addr{}, false
+	}
+	return h.nat.reach.uplink()
 }
 
 // Announced returns the addresses to tell others, the best first and in a stable

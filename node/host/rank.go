@@ -22,11 +22,16 @@ const (
 	// another site it waits for privateDelay.
 	circuitDelay = 500 * time.Millisecond
 	privateDelay = 20 * time.Millisecond
+	// publicDelay is how long a peer's public addresses wait where it seems to be
+	// on the LAN: the way through the router and back is the slower one, and a
+	// connection stays.
+	publicDelay = 100 * time.Millisecond
 )
 
 // rankDials orders the addresses of one dial. Private and loopback ones: TCP
 // first, QUIC where no TCP connection came about. All others: as libp2p does,
-// QUIC first. The two groups are dialled in parallel, but for relays. onLink says
+// QUIC first. The two groups are dialled in parallel, but for relays, and where
+// the peer seems to be on the LAN, which is tried first. onLink says
 // that an address is of a network that this machine is on.
 func rankDials(addrs []multiaddr.Multiaddr, onLink func(multiaddr.Multiaddr) bool) []network.AddrDelay {
 	var private, other []multiaddr.Multiaddr
@@ -57,16 +62,18 @@ func rankDials(addrs []multiaddr.Multiaddr, onLink func(multiaddr.Multiaddr) boo
 			delay += tcpStagger
 		}
 	}
-	direct := time.Duration(0)
+	direct, public := time.Duration(0), time.Duration(0)
 	switch {
 	case slices.ContainsFunc(private, onLink):
-		direct = circuitDelay
+		direct, public = circuitDelay, publicDelay
 	case len(private) > 0:
 		direct = privateDelay
 	}
 	for _, d := range swarm.DefaultDialRanker(other) {
 		if isCircuit(d.Addr) {
 			d.Delay = max(d.Delay, direct)
+		} else {
+			d.Delay += public
 		}
 		ranked = append(ranked, d)
 	}

@@ -221,6 +221,32 @@ func (r *reach) outside() []netip.Addr {
 	return out
 }
 
+// uplink returns the public address, none of this host's own, at which most of the
+// peers that saw it did, the smallest where as many saw another; false where none
+// did.
+func (r *reach) uplink() (best netip.Addr, ok bool) {
+	own := r.own()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen := map[netip.Addr]map[peer.ID]bool{}
+	for _, s := range r.sights {
+		a := s.seen.Addr()
+		if ip, err := manet.FromIP(a.AsSlice()); err != nil || !manet.IsPublicAddr(ip) || slices.Contains(own, a) {
+			continue
+		}
+		if seen[a] == nil {
+			seen[a] = map[peer.ID]bool{}
+		}
+		seen[a][s.observer] = true
+	}
+	for a, by := range seen {
+		if n, most := len(by), len(seen[best]); n > most || n == most && a.Less(best) {
+			best, ok = a, true
+		}
+	}
+	return best, ok
+}
+
 // dialable leaves out of a host's addresses the public ones that are only seen
 // from outside, until AutoNAT has confirmed them: who dialled them would wait
 // for a NAT that answers nobody. Hole punching has its own list. Those of the

@@ -131,3 +131,31 @@ func TestOffersWhatWasSeenAndGuessesTheRest(t *testing.T) {
 		t.Errorf("guessed a port of a symmetric NAT: %v", got)
 	}
 }
+
+// TestUplink: the public address that most peers saw; what was seen from inside
+// does not count.
+func TestUplink(t *testing.T) {
+	const in = "10.0.0.2:65000"
+	for _, c := range []struct {
+		name   string
+		sights []sight
+		want   string
+	}{
+		{"nothing seen", nil, ""},
+		{"on a LAN", []sight{saw(1, false, in, in), saw(2, true, in, "192.168.0.2:65000")}, ""},
+		{"behind a carrier's NAT, seen from inside it", []sight{saw(1, false, in, "100.64.0.9:65000")}, ""},
+		{"one", []sight{saw(1, false, in, "12.0.0.1:65000"), saw(2, true, in, "192.168.0.2:65000")}, "12.0.0.1"},
+		{"one liar", []sight{saw(1, true, in, "12.0.0.9:9"), saw(1, false, in, "12.0.0.9:9"), saw(2, true, in, "12.0.0.10:9"), saw(3, true, in, "12.0.0.10:8")}, "12.0.0.10"},
+		{"as many saw another", []sight{saw(1, true, in, "12.0.0.10:9"), saw(2, true, in, "12.0.0.9:9")}, "12.0.0.9"},
+	} {
+		r := newReach(ReachUnknown)
+		r.own = func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("10.0.0.2")} }
+		for _, s := range c.sights {
+			r.add(s)
+		}
+		got, ok := r.uplink()
+		if ok != (c.want != "") || ok && got.String() != c.want {
+			t.Errorf("%s: %v, %v, want %q", c.name, got, ok, c.want)
+		}
+	}
+}

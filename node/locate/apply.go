@@ -138,6 +138,30 @@ func (m *Map) Forget(supernode peer.ID) {
 	m.metrics.entries.Set(float64(next.tasks.n))
 }
 
+// Settle makes another site this node's; empty is near nobody. Reads follow it at
+// once.
+func (m *Map) Settle(site string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if site == m.cfg.Site {
+		return
+	}
+	m.cfg.Site = site
+	m.sited.Store(site != "")
+	next := *m.snap.Load()
+	next.pools = slices.Clone(next.pools)
+	for i, p := range next.pools {
+		next.serial++ // each pool has an ID of its own
+		if p != nil {
+			moved := *p
+			moved.id = next.serial
+			moved.settle(site)
+			next.pools[i] = &moved
+		}
+	}
+	m.snap.Store(&next)
+}
+
 // advance notes that an update has come in.
 func (st *state) advance(seq uint64) {
 	st.seq = max(st.seq, seq)

@@ -18,7 +18,7 @@ import (
 // owner or a seed that has the whole file is at the site, and where there is no
 // site. No lock, no allocation; one hash a member at the site.
 func (m *Map) Gateway(task content.TaskID, stripe int64, sequential bool, skip []peer.ID) (peer.ID, bool) {
-	if m.cfg.Site == "" {
+	if !m.sited.Load() {
 		return "", false
 	}
 	now := m.cfg.Now().UnixNano()
@@ -36,7 +36,7 @@ func (m *Map) Gateway(task content.TaskID, stripe int64, sequential bool, skip [
 // the stripe by an earlier map. It reports false where there is no site, or nobody
 // of it in the pool.
 func (m *Map) SiteReader(task content.TaskID, stripe int64, sequential bool, skip []peer.ID) (peer.ID, bool) {
-	if m.cfg.Site == "" {
+	if !m.sited.Load() {
 		return "", false
 	}
 	now := m.cfg.Now().UnixNano()

@@ -30,7 +30,8 @@ type Config struct {
 	// is no seed has no duty, whatever an old assignment says.
 	Self     peer.ID
 	SelfSeed bool
-	// Site is this node's site; empty is near nobody.
+	// Site is this node's site until Settle names another; empty is near nobody. A
+	// name that begins with Inferred was not given but found out.
 	Site string
 	// Supernodes are the configured ones, the same set on every node of the
 	// swarm, at most 64; updates of others are ignored.
@@ -63,8 +64,9 @@ type Map struct {
 	// ranked caches the views of tasks without an assignment, by their IDs.
 	// What finds no place costs a ranking of the whole pool.
 	ranked [rankedSets]rankedSet
+	sited  atomic.Bool // this node has a site
 
-	mu     sync.Mutex // guards the following, and the writing of snap
+	mu     sync.Mutex // guards the following, cfg.Site, and the writing of snap
 	states []state
 	queue  queue
 }
@@ -132,6 +134,7 @@ func New(cfg Config) *Map {
 		heard:   make([]atomic.Int64, len(cfg.Supernodes)),
 		states:  make([]state, len(cfg.Supernodes)),
 	}
+	m.sited.Store(cfg.Site != "")
 	m.health = newHealth(cfg.Now, cfg.Random, m.metrics)
 	for i := range m.states {
 		m.states[i].poolDigest = assignment.PoolDigest(nil)

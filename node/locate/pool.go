@@ -3,6 +3,7 @@ package locate
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -21,7 +22,9 @@ type pool struct {
 	ranking []content.Member  // the same, in the same order, no member twice, at most MaxPool
 	index   map[peer.ID]int32 // into both
 	open    []content.Member  // those who take new duties
-	local   []content.Member  // those of them at this node's site
+	home    string            // this node's site
+	local   []content.Member  // those of the open ones there
+	lone    map[string]bool   // inferred sites of which only one member is known
 	digest  [32]byte
 	// replicas is what its supernode says; 0: nothing.
 	replicas int
@@ -69,28 +72,46 @@ func newPool(id, epoch uint64, whole *partial, site string) *pool {
 			continue
 		}
 		p.open = append(p.open, p.ranking[len(p.ranking)-1])
-		if site != "" && m.Site == site {
-			p.local = append(p.local, p.ranking[len(p.ranking)-1])
-		}
 	}
+	p.settle(site)
 	return p
 }
 
-// near reports whether a member is at a site. No site is near anything.
-func (p *pool) near(id peer.ID, site string) bool {
-	if p == nil || site == "" {
+// Inferred begins the names of sites that nobody gave: see Config.Site.
+const Inferred = "auto-"
+
+// settle makes a site this node's.
+func (p *pool) settle(site string) {
+	p.home, p.local, p.lone = site, nil, map[string]bool{}
+	for _, m := range p.members {
+		if _, seen := p.lone[m.Site]; strings.HasPrefix(m.Site, Inferred) && m.Site != site {
+			p.lone[m.Site] = !seen
+		}
+	}
+	for i, m := range p.members {
+		if site != "" && m.Site == site && !m.Cordoned {
+			p.local = append(p.local, p.ranking[i])
+		}
+	}
+}
+
+// near reports whether a member is at this node's site. No site is near anything.
+func (p *pool) near(id peer.ID) bool {
+	if p == nil || p.home == "" {
 		return false
 	}
 	at, ok := p.index[id]
-	return ok && p.members[at].Site == site
+	return ok && p.members[at].Site == p.home
 }
 
-// site returns the site of a member; "" where it has none, or is none.
+// site returns the site of a member; "" where it has none, or is none. A site whose
+// name was inferred and that is no other member's is none: every node behind a NAT
+// has a name, but an uplink to spare is there only where several stand behind it.
 func (p *pool) site(id peer.ID) string {
 	if p == nil {
 		return ""
 	}
-	if at, ok := p.index[id]; ok {
+	if at, ok := p.index[id]; ok && !p.lone[p.members[at].Site] {
 		return p.members[at].Site
 	}
 	return ""

@@ -24,7 +24,7 @@ func (m *Map) Prefer(peers []peer.ID) {
 		switch {
 		case m.health.broken(id, now):
 			order[i].class = 2
-		case p.near(id, m.cfg.Site):
+		case p.near(id):
 			order[i].class = 0
 		}
 	}
@@ -46,5 +46,5 @@ func (m *Map) Far(reader, holder peer.ID) bool {
 	if to == from {
 		return false
 	}
-	return from != "" && from != m.cfg.Site || to != "" && to == m.cfg.Site
+	return from != "" && from != p.home || to != "" && to == p.home
 }

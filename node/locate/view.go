@@ -182,7 +182,7 @@ func (m *Map) assignedIn(v *view, e *entry, h *held, p *pool) *view {
 		v.stripes = (h.Size + layout.Stripe() - 1) / layout.Stripe()
 	}
 	for i, id := range h.Seeds[:min(len(h.Seeds), assignment.MaxSeeds)] {
-		s := seat{Member: content.Member{ID: id, Weight: 1}, near: p.near(id, m.cfg.Site)}
+		s := seat{Member: content.Member{ID: id, Weight: 1}, near: p.near(id)}
 		if p != nil {
 			if at, ok := p.index[id]; ok {
 				s.Member = p.ranking[at]
@@ -217,7 +217,7 @@ func (m *Map) rankedView(task content.TaskID, order []uint8, p *pool) *view {
 		ranked := content.Rank(nil, task[:], p.open)
 		replicas := min(cmp.Or(p.replicas, m.cfg.Replicas), assignment.MaxSeeds)
 		for _, member := range ranked[:min(replicas, len(ranked))] {
-			v.seats = append(v.seats, seat{Member: member, near: p.near(member.ID, m.cfg.Site)})
+			v.seats = append(v.seats, seat{Member: member, near: p.near(member.ID)})
 		}
 	}
 	return v
