@@ -232,6 +232,10 @@ type SupernodeConfig struct {
 	// names, as in Config; the same on all supernodes of a swarm: of several the
 	// one that started last counts. Default: each node has its own.
 	FilterQuery []string
+	// Shards is the number of shards in which assignments are published: a power
+	// of two up to 256. With more than one, peers that cannot be elected hear of the shards that
+	// they use alone. Default 1.
+	Shards int
 	// MaxPeers is the figure that all limits derive from. Default
 	// DefaultMaxPeers.
 	MaxPeers int
@@ -324,6 +328,7 @@ func (c SupernodeConfig) WithDefaults() SupernodeConfig {
 	c.FilterQuery = slices.Clone(c.FilterQuery)
 	c.Admin = or(c.Admin, DefaultSupernodeAdmin)
 	c.Replicas = or(c.Replicas, DefaultReplicas)
+	c.Shards = or(c.Shards, 1)
 	c.MaxPeers = or(c.MaxPeers, DefaultMaxPeers)
 	c.RelayData = or(c.RelayData, DefaultRelayData)
 	c.Swarm = or(c.Swarm, DefaultSwarm)

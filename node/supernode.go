@@ -39,7 +39,7 @@ type supernodeParams struct {
 	join                                   string
 	grace                                  time.Duration
 	swarm, version, relayData              string
-	replicas, maxPeers                     int
+	replicas, shards, maxPeers             int
 	filterQuery                            []string
 	beat                                   time.Duration
 	logger                                 *slog.Logger
@@ -78,7 +78,7 @@ func openSupernode(p supernodeParams) (*supernodeHost, error) {
 		return nil, err
 	}
 	s, err := supernode.New(supernode.Config{
-		Host: h, PubSub: h.PubSub, Key: key, Swarm: p.swarm, Replicas: p.replicas, FilterQuery: p.filterQuery, Beat: p.beat, MaxPeers: p.maxPeers,
+		Host: h, PubSub: h.PubSub, Key: key, Swarm: p.swarm, Replicas: p.replicas, Shards: p.shards, FilterQuery: p.filterQuery, Beat: p.beat, MaxPeers: p.maxPeers,
 		SnapshotFile: filepath.Join(p.dataDir, p.snapshot), Logger: p.logger, Registerer: p.registerer,
 		MaySeed: m.maySeed(), Revocations: m.told(),
 	})
@@ -159,7 +159,7 @@ func NewSupernode(cfg SupernodeConfig) (*SupernodeNode, error) {
 	if n.s, err = openSupernode(supernodeParams{
 		dataDir: cfg.DataDir, keyFile: identityFile, savedPeers: "peers.json", snapshot: "supernode.snapshot", listen: cfg.Listen, swarm: cfg.Swarm,
 		memberDir: cfg.DataDir, join: cfg.Join, grace: max(0, cfg.OfflineGrace),
-		version: cfg.Version, relayData: cfg.RelayData, replicas: cfg.Replicas, filterQuery: cfg.FilterQuery, maxPeers: cfg.MaxPeers, beat: cfg.Beat,
+		version: cfg.Version, relayData: cfg.RelayData, replicas: cfg.Replicas, shards: cfg.Shards, filterQuery: cfg.FilterQuery, maxPeers: cfg.MaxPeers, beat: cfg.Beat,
 		logger: cfg.Logger, registerer: cfg.Registerer,
 	}); err != nil {
 		n.close()

@@ -14,6 +14,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	manet "github.com/multiformats/go-multiaddr/net"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/seed"
 	"github.com/p2pnode/p2pnode/seed/origin"
 )
@@ -89,11 +90,19 @@ func (c SupernodeConfig) Validate() error {
 		checkListen("listen", c.Listen, c.inSwarm()),
 		checkAdmin("admin", c.Admin),
 		checkRange("replicas", int64(c.Replicas), 1, maxReplicas),
+		checkShards(c.Shards),
 		checkRange("max-peers", int64(c.MaxPeers), 1, 1<<20),
 		checkRelayData(c.RelayData),
 		checkFilter(c.FilterQuery),
 		checkSwarm(c.Swarm),
 	)
+}
+
+func checkShards(n int) *FieldError {
+	if content.ValidShards(n) {
+		return nil
+	}
+	return &FieldError{"shards", strconv.Itoa(n), fmt.Sprintf("must be a power of two up to %d", content.MaxShards)}
 }
 
 func checkGrantLife(d time.Duration) *FieldError {

@@ -48,6 +48,12 @@ type Config struct {
 	// within the bounds of content.Filter: they are published with the pool, and
 	// all nodes go by them. Default: nothing is said, each node has its own.
 	FilterQuery []string
+	// Shards is the number of shards of the tasks, by the first bits of their IDs,
+	// in which assignments are published: peers that may not be elected hear of
+	// those alone that they use. A power of two up to content.MaxShards; default 1.
+	// It is for swarms of thousands: a message for each shard is sent where one
+	// would do.
+	Shards int
 	// Demand says when a task gets more seeds than Replicas, and when fewer
 	// again; its Replicas is not looked at.
 	Demand Policy
@@ -101,6 +107,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("supernode: Replicas is %d, must be 0 to %d", c.Replicas, assignment.MaxSeeds)
 	case !content.NewFilter(c.FilterQuery).Valid():
 		return fmt.Errorf("supernode: FilterQuery %q has what is no name of a query parameter, or too many", c.FilterQuery)
+	case c.Shards != 0 && !content.ValidShards(c.Shards):
+		return fmt.Errorf("supernode: Shards is %d, must be a power of two up to %d", c.Shards, content.MaxShards)
 	case c.Demand.MaxReplicas < 0 || c.Demand.MaxReplicas > assignment.MaxSeeds:
 		return fmt.Errorf("supernode: Demand.MaxReplicas is %d, must be 0 to %d", c.Demand.MaxReplicas, assignment.MaxSeeds)
 	case c.Demand.ReadersPerSeed < 0 || c.Demand.RatePerSeed < 0 || c.Demand.SiteReaders < 0 || c.Demand.MaxSites < 0 || c.Demand.Calm < 0:
@@ -120,6 +128,7 @@ func (c Config) Validate() error {
 func (c Config) withDefaults() Config {
 	c.FilterQuery = content.NewFilter(c.FilterQuery).Query
 	setDefault(&c.Replicas, 2)
+	setDefault(&c.Shards, 1)
 	setDefault(&c.Beat, 5*time.Second)
 	setDefault(&c.MaxPeers, 1024)
 	setDefault(&c.MaxTasks, 65_536)

@@ -171,6 +171,9 @@ func (c *core) plan(now time.Time) step {
 	if next, ok := c.pool.update(c.members, c.orders, now); ok {
 		for _, page := range assignment.Pages(next, c.cfg.FilterQuery...) {
 			page.Replicas = c.cfg.Replicas
+			if c.cfg.Shards > 1 {
+				page.Shards = c.cfg.Shards
+			}
 			s.updates = append(s.updates, c.update(now, assignment.Update{Pool: &page}))
 		}
 	}
@@ -303,9 +306,11 @@ func sameAssign(a, b assignment.Assign) bool {
 // part from being kept for long.
 func (c *core) pack(assigns []assignment.Assign, now time.Time) []assignment.Update {
 	var out []assignment.Update
-	for _, run := range assignment.Split(assigns) {
-		for part := range slices.Chunk(run, maxAssigns) {
-			out = append(out, c.update(now, assignment.Update{Assigns: part}))
+	for _, shard := range assignment.ByShard(assigns, c.cfg.Shards) {
+		for _, run := range assignment.Split(shard) {
+			for part := range slices.Chunk(run, maxAssigns) {
+				out = append(out, c.update(now, assignment.Update{Assigns: part}))
+			}
 		}
 	}
 	return out

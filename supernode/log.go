@@ -15,8 +15,9 @@ import (
 type entry struct {
 	seq      uint64
 	signed   assignment.Signed
-	kept     int // things in it that are the latest: assigns, withdrawals, a page, the floor
-	assigned int // of these, assigns
+	prefixes []byte // first bytes of its tasks
+	kept     int    // things in it that are the latest: assigns, withdrawals, a page, the floor
+	assigned int    // of these, assigns
 }
 
 type latest struct {
@@ -48,10 +49,11 @@ type log struct {
 	pages     []*entry
 	floor     *entry
 
-	assigns     assignment.HashSum
+	all         assignment.HashSum                    // of all assignments
+	assigns     [content.MaxShards]assignment.HashSum // by the first bytes of tasks
 	members     []assignment.Member
-	filterQuery []string
 	poolHash    [32]byte
+	filterQuery []string
 }
 
 func newLog(supernode peer.ID, epoch uint64, maxWithdrawn int) *log {
@@ -65,6 +67,11 @@ func newLog(supernode peer.ID, epoch uint64, maxWithdrawn int) *log {
 // pool must come one after another.
 func (l *log) append(u assignment.Update, s assignment.Signed) {
 	e := &entry{seq: u.Seq, signed: s}
+	for _, a := range u.Assigns {
+		if b := a.Task[0]; !slices.Contains(e.prefixes, b) {
+			e.prefixes = append(e.prefixes, b)
+		}
+	}
 	l.seq = u.Seq
 	l.entries = append(l.entries, e)
 	for _, a := range u.Assigns {
@@ -89,11 +96,16 @@ func (l *log) append(u assignment.Update, s assignment.Signed) {
 	l.compact()
 }
 
+// wanted reports whether an entry has no tasks, or one of those that want names.
+func (e *entry) wanted(want *content.Prefixes) bool {
+	return want == nil || len(e.prefixes) == 0 || slices.ContainsFunc(e.prefixes, want.Has)
+}
+
 func (l *log) put(a assignment.Assign, e *entry) {
 	if old, ok := l.byTask[a.Task]; ok {
 		if !old.withdrawn {
 			old.entry.assigned--
-			l.assigns.Toggle(old.digest)
+			l.toggle(a.Task, old.digest)
 		}
 		l.release(old.entry)
 	}
@@ -104,7 +116,7 @@ func (l *log) put(a assignment.Assign, e *entry) {
 	} else {
 		e.assigned++
 		next.digest = assignment.EntryDigest(a)
-		l.assigns.Toggle(next.digest)
+		l.toggle(a.Task, next.digest)
 	}
 	l.byTask[a.Task] = next
 }
@@ -170,14 +182,32 @@ func (l *log) firstAssigned() uint64 {
 	return l.seq + 1
 }
 
-// hash sums up what the log says, as of its last entry.
-func (l *log) hash() [32]byte { return assignment.Hash(l.epoch, l.assigns, l.poolHash) }
+// hash sums up what the log says of the tasks that want names, nil for all, as of
+// its last entry.
+func (l *log) hash(want *content.Prefixes) [32]byte {
+	if want == nil {
+		return assignment.Hash(l.epoch, l.all, l.poolHash)
+	}
+	var sum assignment.HashSum
+	for b := range l.assigns {
+		if want.Has(byte(b)) {
+			sum.Toggle(l.assigns[b])
+		}
+	}
+	return assignment.Hash(l.epoch, sum, l.poolHash)
+}
 
-// since returns what follows the cursor of this supernode, at most maxBytes or
-// one entry, and whether there is more. Without a cursor, or with one of an
+// toggle puts an assignment into the sums, or takes it out.
+func (l *log) toggle(task content.TaskID, digest [32]byte) {
+	l.all.Toggle(digest)
+	l.assigns[task[0]].Toggle(digest)
+}
+
+// since returns what follows the cursor of this supernode of the tasks that want
+// names, nil for all, at most maxBytes or one entry, and whether there is more. Without a cursor, or with one of an
 // earlier epoch, it starts with the oldest entry that counts; for one of a later
 // epoch there is nothing.
-func (l *log) since(cursors []assignment.Cursor, maxBytes int) ([]assignment.Signed, bool) {
+func (l *log) since(cursors []assignment.Cursor, want *content.Prefixes, maxBytes int) ([]assignment.Signed, bool) {
 	var after uint64
 	for _, c := range cursors {
 		switch {
@@ -192,7 +222,7 @@ func (l *log) since(cursors []assignment.Cursor, maxBytes int) ([]assignment.Sig
 	var out []assignment.Signed
 	size := 0
 	for _, e := range l.entries[first:] {
-		if e.kept == 0 {
+		if e.kept == 0 || !e.wanted(want) {
 			continue
 		}
 		n := e.signed.Size()

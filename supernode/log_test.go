@@ -2,6 +2,7 @@ package supernode
 
 import (
 	"crypto/rand"
+	"maps"
 	mrand "math/rand/v2"
 	"testing"
 	"time"
@@ -138,7 +139,7 @@ func (h *history) fetch(m *mirror, maxBytes int) (entries int) {
 	h.t.Helper()
 	cursor := m.cursor
 	for {
-		page, more := h.log.since([]assignment.Cursor{cursor}, maxBytes)
+		page, more := h.log.since([]assignment.Cursor{cursor}, nil, maxBytes)
 		size := 0
 		for _, s := range page {
 			size += s.Size()
@@ -158,6 +159,45 @@ func (h *history) fetch(m *mirror, maxBytes int) (entries int) {
 	}
 }
 
+// A peer that wants some tasks alone gets them and what is for all, and the hash is
+// over these.
+func TestLogOfSomeTasks(t *testing.T) {
+	h := newHistory(t, 1000)
+	var want content.Prefixes
+	for _, b := range []byte{3, 4, 17, 39} {
+		want.Add(b)
+	}
+	follower := newMirror()
+	for i := range 2000 {
+		h.random(40)
+		if i%9 > 0 {
+			continue
+		}
+		for {
+			page, more := h.log.since([]assignment.Cursor{follower.cursor}, &want, 1+h.rng.IntN(4000))
+			for _, s := range page {
+				follower.apply(t, s)
+			}
+			if !more {
+				break
+			}
+		}
+		maps.DeleteFunc(follower.assigns, func(id content.TaskID, _ mirrored) bool { return !want.Has(id[0]) })
+		if follower.hash(h.log.epoch) != h.log.hash(&want) {
+			t.Fatalf("step %d: a peer that has all of some tasks has another hash", i)
+		}
+	}
+	if follower.hash(h.log.epoch) == h.log.hash(nil) {
+		t.Error("some tasks are all")
+	}
+	entries, _ := h.log.since(nil, &content.Prefixes{}, 1<<30)
+	for _, s := range entries {
+		if u, err := s.Open(func(peer.ID) bool { return true }); err != nil || len(u.Assigns) > 0 {
+			t.Errorf("err %v, %d assignments for who wants none", err, len(u.Assigns))
+		}
+	}
+}
+
 func TestLogServesWhatCounts(t *testing.T) {
 	h := newHistory(t, 1000)
 	faithful, lagging := newMirror(), newMirror()
@@ -166,7 +206,7 @@ func TestLogServesWhatCounts(t *testing.T) {
 		for _, s := range h.random(40) {
 			faithful.apply(t, s)
 		}
-		want := h.log.hash()
+		want := h.log.hash(nil)
 		if got := faithful.hash(h.log.epoch); got != want {
 			t.Fatalf("step %d: a peer that heard all has another hash than the log", i)
 		}
@@ -205,7 +245,7 @@ func TestLogCursorOfAnotherEpoch(t *testing.T) {
 		{assignment.Cursor{Supernode: h.log.supernode, Epoch: 6, Seq: 0}, 0},
 		{assignment.Cursor{Supernode: ids(1)[0], Epoch: 5, Seq: 9}, 1},
 	} {
-		if got, more := h.log.since([]assignment.Cursor{tt.cursor}, 1<<20); len(got) != tt.want || more {
+		if got, more := h.log.since([]assignment.Cursor{tt.cursor}, nil, 1<<20); len(got) != tt.want || more {
 			t.Errorf("cursor %+v: %d entries, more %t; want %d", tt.cursor, len(got), more, tt.want)
 		}
 	}

@@ -38,6 +38,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
 	"github.com/p2pnode/p2pnode/protocols/fetch"
 	"github.com/p2pnode/p2pnode/protocols/heartbeat"
@@ -107,29 +108,26 @@ func New(cfg Config) (*Supernode, error) {
 // Run serves until ctx ends. It joins the swarm's topic, and returns when all
 // that it started has ended and the snapshot is written.
 func (s *Supernode) Run(ctx context.Context) error {
-	publisher, err := assignment.NewPublisher(s.cfg.PubSub, assignment.Topic(s.cfg.Swarm))
+	topics, err := s.join()
 	if err != nil {
-		return fmt.Errorf("supernode: %w", err)
+		return fmt.Errorf("supernode: %w", errors.Join(err, topics.close()))
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.heartbeats.Run(ctx) })
 	g.Go(func() error { return s.reports.Run(ctx) })
 	g.Go(func() error { return s.fetches.Run(ctx) })
 	g.Go(func() error { return s.askPast(ctx) })
-	g.Go(func() error { return s.publish(ctx, publisher) })
+	g.Go(func() error { return s.publish(ctx, topics) })
 	g.Go(func() error { return s.keepSnapshot(ctx) })
 	err = g.Wait()
 	if saveErr := s.save(); saveErr != nil {
 		s.log.Warn("what is known cannot be kept for the next start", "err", saveErr)
 	}
-	if closeErr := publisher.Close(); !errors.Is(closeErr, context.Canceled) {
-		err = errors.Join(err, closeErr)
-	}
-	return err
+	return errors.Join(err, topics.close())
 }
 
 // publish decides and publishes, in steps.
-func (s *Supernode) publish(ctx context.Context, p *assignment.Publisher) error {
+func (s *Supernode) publish(ctx context.Context, to topics) error {
 	ticker := time.NewTicker(s.cfg.Batch)
 	defer ticker.Stop()
 	for {
@@ -139,20 +137,21 @@ func (s *Supernode) publish(ctx context.Context, p *assignment.Publisher) error 
 		case <-ticker.C:
 		case <-s.wake:
 		}
-		signed := s.step()
+		signed, updates := s.step()
 		if len(signed) == 0 {
 			continue
 		}
-		if err := p.Publish(ctx, signed); err != nil && ctx.Err() == nil {
+		if err := to.publish(ctx, signed, updates); err != nil && ctx.Err() == nil {
 			// The log has them: members find the difference and fetch.
 			s.log.Warn("publish failed", "updates", len(signed), "err", err)
 		}
 	}
 }
 
-// step makes one round of decisions and returns what to publish. It is called
+// step makes one round of decisions and returns what to publish, signed and as it
+// is. It is called
 // by one goroutine; elections and signatures are made without the lock.
-func (s *Supernode) step() []assignment.Signed {
+func (s *Supernode) step() ([]assignment.Signed, []assignment.Update) {
 	s.mu.Lock()
 	plan := s.core.plan(s.cfg.Now())
 	s.mu.Unlock()
@@ -162,7 +161,7 @@ func (s *Supernode) step() []assignment.Signed {
 	updates = append(updates, s.core.commit(elected, s.cfg.Now())...)
 	s.mu.Unlock()
 	if len(updates) == 0 {
-		return nil
+		return nil, nil
 	}
 	signed := make([]assignment.Signed, 0, len(updates))
 	kept := updates[:0]
@@ -180,7 +179,7 @@ func (s *Supernode) step() []assignment.Signed {
 		s.core.log.append(u, signed[i])
 	}
 	s.mu.Unlock()
-	return signed
+	return signed, kept
 }
 
 // keepSnapshot writes the snapshot again and again while anything changes.
@@ -236,7 +235,7 @@ func (s *Supernode) askPast(ctx context.Context) error {
 			return nil
 		case from = <-s.returned:
 		}
-		signed, _, err := s.fetch.Since(ctx, from, []assignment.Cursor{{Supernode: self}})
+		signed, _, err := s.fetch.Since(ctx, from, []assignment.Cursor{{Supernode: self}}, nil)
 		if err != nil {
 			s.log.Debug("cannot ask for the past", "peer", from, "err", err)
 		}
@@ -312,7 +311,7 @@ func (k sink) Beat(from peer.ID, b heartbeat.Beat) heartbeat.Ack {
 	}
 	ack := heartbeat.Ack{
 		Cursor:  heartbeat.Cursor{Epoch: s.core.epoch, Seq: s.core.log.seq},
-		MapHash: s.core.log.hash(),
+		MapHash: s.core.log.hash(b.Prefixes),
 	}
 	s.mu.Unlock()
 	s.revocations(b, &ack)
@@ -379,8 +378,8 @@ func (k sink) Report(from peer.ID, r report.Report) error {
 }
 
 // Since implements fetch.Log.
-func (k sink) Since(cursors []assignment.Cursor, maxBytes int) ([]assignment.Signed, bool) {
+func (k sink) Since(cursors []assignment.Cursor, want *content.Prefixes, maxBytes int) ([]assignment.Signed, bool) {
 	k.s.mu.Lock()
 	defer k.s.mu.Unlock()
-	return k.s.core.log.since(cursors, maxBytes)
+	return k.s.core.log.since(cursors, want, maxBytes)
 }

@@ -62,7 +62,7 @@ func TestServesAMember(t *testing.T) {
 		last = <-acks
 		return last.Cursor.Seq >= 2
 	}, "no pool and assignment were published")
-	entries, complete, err := fetch.NewClient(member, fetch.ClientConfig{}).Since(t.Context(), boss.ID(), nil)
+	entries, complete, err := fetch.NewClient(member, fetch.ClientConfig{}).Since(t.Context(), boss.ID(), nil, nil)
 	if err != nil || !complete {
 		t.Fatalf("fetch: complete %t, %v", complete, err)
 	}

@@ -141,6 +141,7 @@ stdout once it serves. Every flag is also a variable (P2PNODE_DATA_DIR for
 func (a *app) supernodeCmd() *cobra.Command {
 	var (
 		c       common
+		shards  = count(1)
 		command = &cobra.Command{
 			Use:   "supernode",
 			Short: "Run a supernode alone",
@@ -152,12 +153,13 @@ that both run on one machine.`,
 	)
 	command.AddCommand(a.orderCmds()...)
 	command.AddCommand(a.supernodeRevokeCmd())
+	command.Flags().Var(&shards, "shards", "shards of the files, of which peers that cannot be elected follow those they use: a power of two up to 256; for thousands of peers")
 	c.bind(command.Flags(), a.dataDir("p2pnode-supernode"), node.DefaultSupernodeAdmin, "65003")
 	command.RunE = func(cmd *cobra.Command, _ []string) error {
 		return a.serve(cmd, &c, func(log *slog.Logger) (runner, error) {
 			return a.newSupernode(node.SupernodeConfig{
 				DataDir: c.dataDir, Listen: c.listen, Admin: c.admin, Swarm: c.swarm,
-				Replicas: int(c.replicas), MaxPeers: int(c.maxPeers), Join: c.join, OfflineGrace: grace(c.grace), RelayData: c.relayData, FilterQuery: c.filterQuery,
+				Replicas: int(c.replicas), Shards: int(shards), MaxPeers: int(c.maxPeers), Join: c.join, OfflineGrace: grace(c.grace), RelayData: c.relayData, FilterQuery: c.filterQuery,
 				Version: buildVersion(), Logger: log,
 			})
 		})

@@ -237,8 +237,8 @@ func TestSupernodeConfig(t *testing.T) {
 	var got node.SupernodeConfig
 	h.newSupernode = func(c node.SupernodeConfig) (runner, error) { got = c; return nil, errStop }
 	h.vars["P2PNODE_REPLICAS"] = "5"
-	h.run(t.Context(), []string{"supernode", "--listen", "/x", "--swarm", "w", "--max-peers", "6", "--data-dir", "/d"})
-	if got.DataDir != "/d" || !slices.Equal(got.Listen, []string{"/x"}) || got.Swarm != "w" || got.MaxPeers != 6 || got.Replicas != 5 ||
+	h.run(t.Context(), []string{"supernode", "--listen", "/x", "--swarm", "w", "--max-peers", "6", "--shards", "16", "--data-dir", "/d"})
+	if got.DataDir != "/d" || !slices.Equal(got.Listen, []string{"/x"}) || got.Swarm != "w" || got.MaxPeers != 6 || got.Replicas != 5 || got.Shards != 16 ||
 		got.Admin != node.DefaultSupernodeAdmin || got.Logger == nil {
 		t.Errorf("got %+v", got)
 	}

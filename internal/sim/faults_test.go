@@ -43,20 +43,23 @@ const (
 // protocols and of GossipSub while files are reported and dropped. Two
 // heartbeat periods later every report has been heard, and every map says what
 // the supernode says.
-func TestFaults(t *testing.T) {
-	seeds := *faultSeeds
+func TestFaults(t *testing.T) { faultyRuns(t, *faultSeeds, 1) }
+
+// TestFaultsInShards is TestFaults with assignments in four shards, of which two of
+// the members, which are no seeds, follow those that they use.
+func TestFaultsInShards(t *testing.T) { faultyRuns(t, *faultSeeds/5, 4) }
+
+func faultyRuns(t *testing.T, seeds, shards int) {
 	switch {
 	case *faultSeed != 0:
-		t.Logf("%+v", underFaults(t, *faultSeed))
+		t.Logf("%+v", underFaults(t, *faultSeed, shards))
 		return
 	case raced:
 		seeds = min(seeds, 20)
 	case testing.Short():
 		seeds = min(seeds, 100)
 	}
-	if seeds < *faultSeeds {
-		t.Logf("%d seeds instead of %d", seeds, *faultSeeds)
-	}
+	t.Logf("%d seeds", seeds)
 	const workers = 4
 	var parts [workers]tolls
 	t.Cleanup(func() {
@@ -70,7 +73,7 @@ func TestFaults(t *testing.T) {
 		t.Run(fmt.Sprintf("part %d", worker), func(t *testing.T) {
 			t.Parallel()
 			for seed := worker + 1; seed <= seeds; seed += workers {
-				parts[worker] = parts[worker].plus(underFaults(t, uint64(seed)))
+				parts[worker] = parts[worker].plus(underFaults(t, uint64(seed), shards))
 			}
 		})
 	}
@@ -79,6 +82,7 @@ func TestFaults(t *testing.T) {
 // member is a node's control plane and map.
 type member struct {
 	id      peer.ID
+	seed    bool
 	control *control.Control
 	seeds   *locate.Map
 	run     *running
@@ -98,7 +102,7 @@ func (m *member) all() []report.Held {
 }
 
 // underFaults is one run of TestFaults.
-func underFaults(t *testing.T, seed uint64) (sum tolls) {
+func underFaults(t *testing.T, seed uint64, shards int) (sum tolls) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
@@ -112,13 +116,16 @@ func underFaults(t *testing.T, seed uint64) (sum tolls) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		top, gossip, key := newFaultyHost(t, ctx, net, 1, f)
-		s, err := supernode.New(supernode.Config{Host: top, PubSub: gossip, Key: key, Logger: quiet()})
+		s, err := supernode.New(supernode.Config{Host: top, PubSub: gossip, Key: key, Shards: shards, Logger: quiet()})
 		if err != nil {
 			t.Fatal(err)
 		}
 		members := make([]*member, 3)
+		if shards > 1 {
+			members = make([]*member, 4)
+		}
 		for i := range members {
-			members[i] = newMember(t, ctx, net, i+2, f, top.ID())
+			members[i] = newMember(t, ctx, net, i+2, f, top.ID(), shards == 1 || i < 2)
 		}
 		if err := net.LinkAll(); err != nil {
 			t.Fatal(err)
@@ -130,7 +137,7 @@ func underFaults(t *testing.T, seed uint64) (sum tolls) {
 		for _, m := range members {
 			runs = append(runs, start(m.control.Run))
 		}
-		act(random, members)
+		act(random, members, shards)
 		sum = f.stop()
 		time.Sleep(converged)
 		for _, problem := range disagreements(s.Status(), members) {
@@ -146,7 +153,7 @@ func underFaults(t *testing.T, seed uint64) (sum tolls) {
 }
 
 // act has the members report and drop files for as long as there are faults.
-func act(random *rand.Rand, members []*member) {
+func act(random *rand.Rand, members []*member, shards int) {
 	end := time.Now().Add(faultTime)
 	for i := 0; ; i++ {
 		time.Sleep(time.Duration(random.IntN(800)) * time.Millisecond)
@@ -155,6 +162,12 @@ func act(random *rand.Rand, members []*member) {
 		}
 		m := members[random.IntN(len(members))]
 		h := someTask(1, random.IntN(20))
+		if shards > 1 {
+			h.Task[0] = h.Task[2] * 13 // of all shards
+			if random.IntN(4) > 0 && !m.seed {
+				continue // who holds much uses all shards
+			}
+		}
 		m.mu.Lock()
 		_, has := m.held[h.Task]
 		if has && random.IntN(3) == 0 {
@@ -192,19 +205,39 @@ func disagreements(s supernode.Status, members []*member) []string {
 			out = append(out, fmt.Sprintf("the supernode has not assigned %s", id.String()[:8]))
 		}
 	}
+	pool := 0
+	for _, m := range members {
+		if m.seed {
+			pool++
+		}
+	}
 	for i, m := range members {
-		if n := len(m.seeds.Pool()); n != len(members) {
+		if n := len(m.seeds.Pool()); n != pool {
 			out = append(out, fmt.Sprintf("member %d knows a pool of %d", i, n))
 		}
-		got := 0
+		for j, c := range m.seeds.Cursors() {
+			if acked := m.control.Status()[j]; c.Epoch != acked.Epoch || c.Seq < acked.Seq {
+				out = append(out, fmt.Sprintf("member %d has all up to %d, and was told of %d", i, c.Seq, acked.Seq))
+			}
+		}
+		follows := m.seeds.Follows()
+		if m.seed != (follows == nil) {
+			out = append(out, fmt.Sprintf("member %d follows %v", i, follows))
+		}
+		got, want := 0, 0
+		for id := range seeds {
+			if follows == nil || follows.Has(id[0]) {
+				want++
+			}
+		}
 		for e := range m.seeds.Entries() {
 			got++
 			if !slices.Equal(e.Seeds, seeds[e.Task]) {
 				out = append(out, fmt.Sprintf("member %d has other seeds of %s", i, e.Task.String()[:8]))
 			}
 		}
-		if got != len(seeds) {
-			out = append(out, fmt.Sprintf("member %d knows %d assignments of %d", i, got, len(seeds)))
+		if got != want {
+			out = append(out, fmt.Sprintf("member %d knows %d assignments of %d", i, got, want))
 		}
 	}
 	return out
@@ -228,17 +261,17 @@ func newFaultyHost(t *testing.T, ctx context.Context, net mocknet.Mocknet, n int
 	return faulty, gossip, key
 }
 
-func newMember(t *testing.T, ctx context.Context, net mocknet.Mocknet, n int, f *faults, top peer.ID) *member {
+func newMember(t *testing.T, ctx context.Context, net mocknet.Mocknet, n int, f *faults, top peer.ID, seed bool) *member {
 	t.Helper()
 	h, gossip, _ := newFaultyHost(t, ctx, net, n, f)
 	m := &member{
-		id: h.ID(), held: make(map[content.TaskID]report.Held),
-		seeds: locate.New(locate.Config{Self: h.ID(), SelfSeed: true, Supernodes: []peer.ID{top}}),
+		id: h.ID(), seed: seed, held: make(map[content.TaskID]report.Held),
+		seeds: locate.New(locate.Config{Self: h.ID(), SelfSeed: seed, Supernodes: []peer.ID{top}}),
 	}
 	var err error
 	m.control, err = control.New(control.Config{
 		Host: h, PubSub: gossip, Supernodes: []peer.AddrInfo{{ID: top}}, Map: m.seeds, AllHeld: m.all, Logger: quiet(),
-		Beat: func() heartbeat.Beat { return heartbeat.Beat{Addrs: h.Addrs(), Seed: true, Capacity: 10 << 30} },
+		Beat: func() heartbeat.Beat { return heartbeat.Beat{Addrs: h.Addrs(), Seed: seed, Capacity: 10 << 30} },
 	})
 	if err != nil {
 		t.Fatal(err)

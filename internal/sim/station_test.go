@@ -285,9 +285,14 @@ func (m seedMap) Agree(c assignment.Cursor, hash [32]byte) bool { return m.s.see
 func (m seedMap) Cursors() []assignment.Cursor                  { return m.s.seeds.Cursors() }
 func (m seedMap) Confirm(id peer.ID)                            { m.s.seeds.Confirm(id) }
 func (m seedMap) Pool() []assignment.Member                     { return m.s.seeds.Pool() }
-func (m seedMap) Since(c []assignment.Cursor, n int) ([]assignment.Signed, bool) {
-	return m.s.seeds.Since(c, n)
+func (m seedMap) Since(c []assignment.Cursor, want *content.Prefixes, n int) ([]assignment.Signed, bool) {
+	return m.s.seeds.Since(c, want, n)
 }
+func (m seedMap) Follows() *content.Prefixes         { return m.s.seeds.Follows() }
+func (m seedMap) Follow(over bool) *content.Prefixes { return m.s.seeds.Follow(over) }
+func (m seedMap) Reconsider() <-chan struct{}        { return m.s.seeds.Reconsider() }
+func (m seedMap) Use(task content.TaskID)            { m.s.seeds.Use(task) }
+func (m seedMap) Shards() []int                      { return m.s.seeds.Shards() }
 
 // served counts as demand what other peers get.
 type served struct {

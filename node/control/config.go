@@ -12,6 +12,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
 	"github.com/p2pnode/p2pnode/protocols/fetch"
 	"github.com/p2pnode/p2pnode/protocols/heartbeat"
@@ -32,6 +33,19 @@ type Map interface {
 	Confirm(supernode peer.ID)
 	// Pool is the seed pool; empty while none is known.
 	Pool() []assignment.Member
+	// Follows says of which tasks the map keeps the assignments; nil: all. Others are
+	// dropped by Apply.
+	Follows() *content.Prefixes
+	// Follow decides that anew, and returns what is followed newly, nil for nothing;
+	// over says that those who are not used again are done with at the next time.
+	Follow(over bool) *content.Prefixes
+	// Reconsider has a token when Follow may decide otherwise than it last did.
+	Reconsider() <-chan struct{}
+	// Use notes that a task is used here, and has to be followed.
+	Use(content.TaskID)
+	// Shards returns the numbers of shards, those above one, in which supernodes
+	// publish.
+	Shards() []int
 	// Since serves fetch to neighbours.
 	fetch.Log
 }

@@ -9,7 +9,8 @@
 // good. Gossip brings what is new. The hash in the acknowledgement of each
 // heartbeat shows what gossip lost, which is then fetched from the supernode.
 // A node that no supernode answers fetches from its neighbours; every node
-// serves what its map holds.
+// serves what its map holds. Where supernodes publish in shards the map says which
+// are followed: gossip, hash and fetch are then about these alone.
 package control
 
 import (
@@ -91,6 +92,7 @@ func (c *Control) Run(ctx context.Context) error {
 	g.Go(func() error { return c.subscriber.Run(ctx) })
 	g.Go(func() error { return c.server.Run(ctx) })
 	g.Go(func() error { return c.keepAsking(ctx) })
+	g.Go(func() error { return c.followShards(ctx) })
 	for _, l := range c.links {
 		c.cfg.Host.Peerstore().AddAddrs(l.peer.ID, l.peer.Addrs, peerstore.PermanentAddrTTL)
 		g.Go(func() error { return l.repair(ctx) })
@@ -144,6 +146,7 @@ func (c *Control) Nudge() { c.beats.Nudge() }
 // in the place of what it has not yet told. h.Present must not be changed
 // afterwards.
 func (c *Control) Report(h report.Held) {
+	c.cfg.Map.Use(h.Task)
 	if l := c.linkOf(h.Task); l != nil {
 		l.reports.Enqueue(h)
 	}

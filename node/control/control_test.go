@@ -125,7 +125,7 @@ func TestSupernodeClockWentBack(t *testing.T) {
 	for _, n := range nodes {
 		n.stop(t)
 	}
-	again := newBossAt(t, b.key, listen, func() time.Time { return time.Now().Add(-time.Hour) })
+	again := newBossWith(t, b.key, listen, supernode.Config{Now: func() time.Time { return time.Now().Add(-time.Hour) }})
 	nodes = []*node{fresh}
 	poolIs(t, 30*time.Second, nodes, hostIDs(nodes))
 	if got := again.Status().Epoch; got != epoch+1 {
@@ -337,6 +337,11 @@ func (nullMap) Agree(assignment.Cursor, [32]byte) bool     { return true }
 func (nullMap) Cursors() []assignment.Cursor               { return nil }
 func (nullMap) Confirm(peer.ID)                            {}
 func (nullMap) Pool() []assignment.Member                  { return nil }
-func (nullMap) Since([]assignment.Cursor, int) ([]assignment.Signed, bool) {
+func (nullMap) Follows() *content.Prefixes                 { return nil }
+func (nullMap) Follow(bool) *content.Prefixes              { return nil }
+func (nullMap) Reconsider() <-chan struct{}                { return nil }
+func (nullMap) Use(content.TaskID)                         {}
+func (nullMap) Shards() []int                              { return nil }
+func (nullMap) Since([]assignment.Cursor, *content.Prefixes, int) ([]assignment.Signed, bool) {
 	return nil, false
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
 	"github.com/p2pnode/p2pnode/protocols/heartbeat"
 	"github.com/p2pnode/p2pnode/protocols/report"
@@ -41,11 +42,15 @@ type link struct {
 	// spoke of others than this node knows. They belong to the goroutine that beats.
 	told     int
 	differed bool
+	// asked are the tasks that the last beat named; it belongs to that goroutine.
+	asked *content.Prefixes
 
 	mu sync.Mutex
-	// mu guards the following: the last answer, and when it came.
-	ack heartbeat.Ack
-	at  time.Time
+	// mu guards the following: the last answer, when it came, and which tasks it
+	// is about.
+	ack   heartbeat.Ack
+	at    time.Time
+	about *content.Prefixes
 	// answers are the last ones, in turns.
 	answers  [answersKept]answer
 	answered int
@@ -76,6 +81,8 @@ func newLink(c *Control, s peer.AddrInfo) *link {
 // was heard last where it may not know that itself.
 func (l *link) beat() heartbeat.Beat {
 	b := l.cfg.Beat()
+	l.asked = l.cfg.Map.Follows()
+	b.Prefixes = l.asked
 	l.mu.Lock()
 	told, sum, met := l.ack.Cursor.Epoch, l.ack.RevokedSum, !l.at.IsZero()
 	l.mu.Unlock()
@@ -98,7 +105,7 @@ func (l *link) acknowledged(a heartbeat.Ack) {
 	now := time.Now()
 	l.mu.Lock()
 	lost := l.at.IsZero() || a.Cursor.Epoch != l.ack.Cursor.Epoch || now.Sub(l.at) > silentPeriods*l.cfg.Interval
-	l.ack, l.at = a, now
+	l.ack, l.at, l.about = a, now, l.asked
 	l.answers[l.answered%answersKept] = answer{rtt: a.RTT, ahead: a.Time.Sub(now.Add(-a.RTT / 2)), timed: !a.Time.IsZero()}
 	l.answered++
 	l.mu.Unlock()
@@ -118,7 +125,11 @@ func (l *link) acknowledged(a heartbeat.Ack) {
 		signal(l.forgot)
 		signal(l.met)
 	}
-	if l.compare() != same {
+	switch l.compare() {
+	case same:
+	case outdated:
+		l.beats.Nudge()
+	default:
 		signal(l.differs)
 	}
 }
@@ -140,12 +151,17 @@ const (
 	different
 	// unknown: the map is ahead of the answer, but may have gaps.
 	unknown
+	// outdated: the answer is about other tasks than the map follows now.
+	outdated
 )
 
 func (l *link) compare() verdict {
 	l.mu.Lock()
-	a := l.ack
+	a, about := l.ack, l.about
 	l.mu.Unlock()
+	if !content.SamePrefixes(about, l.cfg.Map.Follows()) {
+		return outdated
+	}
 	told := assignment.Cursor{Supernode: l.peer.ID, Epoch: a.Cursor.Epoch, Seq: a.Cursor.Seq}
 	if !l.cfg.Map.Agree(told, a.MapHash) {
 		return different

@@ -8,6 +8,7 @@ import (
 type metrics struct {
 	fetched, refused, full prometheus.Counter
 	asked                  *prometheus.CounterVec
+	topics                 prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -21,6 +22,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		refused: f.NewCounter(prometheus.CounterOpts{
 			Name: "p2pnode_control_refused_updates_total", Help: "Fetched updates that no trusted supernode signed.",
+		}),
+		topics: f.NewGauge(prometheus.GaugeOpts{
+			Name: "p2pnode_control_shard_topics", Help: "Topics of shards that are followed; 0 where all is published to all.",
 		}),
 		full: f.NewCounter(prometheus.CounterOpts{
 			Name: "p2pnode_control_full_reports_total", Help: "Times that all that is held was reported to a supernode.",

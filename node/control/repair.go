@@ -7,6 +7,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
 )
 
@@ -49,10 +50,14 @@ func (l *link) repair(ctx context.Context) error {
 		if l.hasPool() && !sleep(ctx, gossipTime+l.jitter(l.cfg.Interval/5)) {
 			return nil
 		}
+		if l.compare() == outdated {
+			l.beats.Nudge()
+			continue
+		}
 		if l.compare() == same || l.hasPool() && l.askOne(ctx) && l.compare() == same {
 			continue
 		}
-		l.fetch(ctx, l.peer.ID, l.cfg.Map.Cursors())
+		l.fetch(ctx, l.peer.ID, l.cfg.Map.Cursors(), l.cfg.Map.Follows())
 		if l.compare() != different {
 			pause = 0
 			continue
@@ -63,7 +68,7 @@ func (l *link) repair(ctx context.Context) error {
 		// The cursor is past something that is not there: fetch all. Where the
 		// answer did not come, the next acknowledgement is soon enough to ask again;
 		// only where it came and did not help, asking again is put off.
-		if complete := l.fetch(ctx, l.peer.ID, l.fromStart()); !complete || l.compare() != different {
+		if complete := l.fetch(ctx, l.peer.ID, l.fromStart(), l.cfg.Map.Follows()); !complete || l.compare() != different {
 			pause = 0
 			continue
 		}
@@ -76,13 +81,13 @@ func (l *link) repair(ctx context.Context) error {
 // askOne asks one neighbour, any, for what is missing. It reports whether one
 // has told.
 func (l *link) askOne(ctx context.Context) bool {
-	peers := l.cfg.Neighbours()
-	if len(peers) == 0 {
+	from := l.someNeighbour()
+	if from == "" {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, neighbourTime)
 	defer cancel()
-	return l.fetch(ctx, peers[rand.IntN(len(peers))], l.cfg.Map.Cursors())
+	return l.fetch(ctx, from, l.cfg.Map.Cursors(), l.cfg.Map.Follows())
 }
 
 // fromStart returns the map's cursors, but this supernode's at the start of its
@@ -97,15 +102,16 @@ func (l *link) fromStart() []assignment.Cursor {
 	return cursors
 }
 
-// fetch asks a peer for what is behind the cursors, applies what is trusted,
-// and reports whether the peer gave all that it has.
-func (c *Control) fetch(ctx context.Context, from peer.ID, cursors []assignment.Cursor) bool {
+// fetch asks a peer for what is behind the cursors of the tasks that want names,
+// nil for all, applies what is trusted, and reports whether the peer gave all
+// that it has.
+func (c *Control) fetch(ctx context.Context, from peer.ID, cursors []assignment.Cursor, want *content.Prefixes) bool {
 	if c.links[from] != nil {
 		c.metrics.asked.WithLabelValues("supernode").Inc()
 	} else {
 		c.metrics.asked.WithLabelValues("neighbour").Inc()
 	}
-	entries, complete, err := c.client.Since(ctx, from, cursors)
+	entries, complete, err := c.client.Since(ctx, from, cursors, want)
 	for _, s := range entries {
 		u, err := s.Open(c.trusted)
 		if err != nil {
@@ -151,7 +157,7 @@ func (c *Control) keepAsking(ctx context.Context) error {
 func (c *Control) askSupernodes(ctx context.Context) {
 	for id, l := range c.links {
 		if l.status(time.Now()).Connected {
-			c.fetch(ctx, id, c.cfg.Map.Cursors())
+			c.fetch(ctx, id, c.cfg.Map.Cursors(), c.cfg.Map.Follows())
 		}
 	}
 }
@@ -162,7 +168,7 @@ func (c *Control) askNeighbours(ctx context.Context) {
 	peers := c.cfg.Neighbours()
 	rand.Shuffle(len(peers), func(i, j int) { peers[i], peers[j] = peers[j], peers[i] })
 	for _, id := range peers[:min(len(peers), askPeers)] {
-		if c.fetch(ctx, id, c.cfg.Map.Cursors()) && c.hasPool() {
+		if c.fetch(ctx, id, c.cfg.Map.Cursors(), c.cfg.Map.Follows()) && c.hasPool() {
 			return
 		}
 	}

@@ -108,14 +108,16 @@ type boss struct {
 
 func newBoss(t *testing.T, key crypto.PrivKey, listen string) *boss {
 	t.Helper()
-	return newBossAt(t, key, listen, time.Now)
+	return newBossWith(t, key, listen, supernode.Config{})
 }
 
-// newBossAt makes a supernode with a clock of its own.
-func newBossAt(t *testing.T, key crypto.PrivKey, listen string, now func() time.Time) *boss {
+// newBossWith makes a supernode with what cfg says, and the period of the tests.
+func newBossWith(t *testing.T, key crypto.PrivKey, listen string, cfg supernode.Config) *boss {
 	t.Helper()
 	h, ps := newHost(t, key, listen)
-	s, err := supernode.New(supernode.Config{Host: h, PubSub: ps, Key: key, Now: now, Beat: period, PoolInterval: period, Logger: quiet(), Registerer: prometheus.NewRegistry()})
+	cfg.Host, cfg.PubSub, cfg.Key, cfg.Beat, cfg.PoolInterval = h, ps, key, period, period
+	cfg.Logger, cfg.Registerer = quiet(), prometheus.NewRegistry()
+	s, err := supernode.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,6 +164,12 @@ func newNodeOf(t *testing.T, supernodes []peer.AddrInfo, neighbours ...*node) *n
 // newNodeIn makes a node that hears the gossip of a swarm, by its name.
 func newNodeIn(t *testing.T, swarm string, supernodes []peer.AddrInfo, neighbours ...*node) *node {
 	t.Helper()
+	return newNodeAs(t, swarm, true, supernodes, neighbours...)
+}
+
+// newNodeAs makes a node that offers to be a seed, or does not.
+func newNodeAs(t *testing.T, swarm string, seed bool, supernodes []peer.AddrInfo, neighbours ...*node) *node {
+	t.Helper()
 	n := &node{reg: prometheus.NewRegistry()}
 	var ids []peer.ID
 	for _, s := range supernodes {
@@ -171,7 +179,7 @@ func newNodeIn(t *testing.T, swarm string, supernodes []peer.AddrInfo, neighbour
 	n.m = locate.New(locate.Config{Self: n.host.ID(), SelfSeed: true, Supernodes: ids})
 	c, err := control.New(control.Config{
 		Host: n.host, PubSub: n.ps, Supernodes: supernodes, Interval: period, Stale: 4 * period, Map: n.m, Logger: quiet(), Registerer: n.reg, Swarm: swarm,
-		Beat: func() heartbeat.Beat { return heartbeat.Beat{Addrs: n.host.Addrs(), Seed: true, Capacity: 1 << 30} },
+		Beat: func() heartbeat.Beat { return heartbeat.Beat{Addrs: n.host.Addrs(), Seed: seed, Capacity: 1 << 30} },
 		AllHeld: func() []report.Held {
 			n.mu.Lock()
 			defer n.mu.Unlock()

@@ -23,6 +23,10 @@ type state struct {
 	// came after a gap.
 	low   uint64
 	ahead map[uint64]struct{}
+	// sparse: not all tasks are followed. Then steps are what the latest updates
+	// changed, in the order in which they came, and low moves by hashes alone.
+	sparse bool
+	steps  []step
 }
 
 // maxAhead bounds the numbers remembered behind a gap. Beyond it they are
@@ -66,6 +70,7 @@ func (m *Map) Apply(s assignment.Signed, u assignment.Update) {
 		c.begin(i, u.Epoch)
 	}
 	news := u.Seq > st.seq
+	sum, pool := st.sum, st.poolDigest
 	r := st.log.record(s, u)
 	st.log.hold(r)
 	news = c.assigns(i, u, r) || news
@@ -73,6 +78,7 @@ func (m *Map) Apply(s assignment.Signed, u assignment.Update) {
 	news = c.pool(i, u, r) || news
 	st.log.release(r)
 	st.advance(u.Seq)
+	st.note(u.Seq, sum, pool)
 	if !news {
 		m.metrics.updates.WithLabelValues("stale").Inc()
 		return
@@ -100,7 +106,7 @@ func (c change) begin(i int, epoch uint64) {
 	for _, e := range c.tasks.all() {
 		c.set(e.task, i, nil)
 	}
-	c.m.states[i] = state{epoch: epoch, poolDigest: assignment.PoolDigest(nil)}
+	c.m.states[i] = state{epoch: epoch, poolDigest: assignment.PoolDigest(nil), sparse: c.m.Follows() != nil}
 }
 
 // Forget drops all that a supernode has said, its pool too, and believes no signer
@@ -165,7 +171,7 @@ func (m *Map) Settle(site string) {
 // advance notes that an update has come in.
 func (st *state) advance(seq uint64) {
 	st.seq = max(st.seq, seq)
-	if seq > st.low {
+	if seq > st.low && !st.sparse {
 		if st.ahead == nil {
 			st.ahead = make(map[uint64]struct{})
 		}
@@ -188,7 +194,11 @@ func (c change) assigns(i int, u assignment.Update, r *record) bool {
 	if u.Seq < st.floor {
 		return false
 	}
+	follows := c.m.Follows()
 	for _, a := range u.Assigns {
+		if follows != nil && !follows.Has(a.Task[0]) {
+			continue
+		}
 		if old := c.get(a.Task, i); old != nil && old.record.seq >= u.Seq {
 			continue
 		}
@@ -241,6 +251,7 @@ func (c change) pool(i int, u assignment.Update, r *record) bool {
 	st.pools.records = whole.records
 	p := newPool(c.serial, u.Epoch, whole, c.m.cfg.Site)
 	p.succeed(c.pools[i], c.m.cfg.Now().UnixNano())
+	c.m.interest.poke()
 	st.poolDigest = p.digest
 	c.pools = slices.Clone(c.pools)
 	c.pools[i] = p
@@ -313,6 +324,7 @@ func (c change) evict() {
 		e := c.m.queue.oldest(&c.tasks)
 		for _, h := range e.held {
 			c.set(e.task, h.supernode, nil)
+			c.m.states[h.supernode].steps = nil
 		}
 		c.m.metrics.evicted.Inc()
 	}

@@ -84,17 +84,22 @@ func (l *log) release(r *record) {
 	}
 }
 
-// since appends what comes after seq to dst, at least one entry where there is
+// wanted reports whether a record has no tasks, or one of those that want names.
+func (r *record) wanted(want *content.Prefixes) bool {
+	return want == nil || len(r.tasks) == 0 || slices.ContainsFunc(r.tasks, func(t content.TaskID) bool { return want.Has(t[0]) })
+}
+
+// since appends what is wanted and comes after seq to dst, at least one entry where there is
 // any, until maxBytes are used up; it returns the bytes left, and whether more
 // was there.
-func (l *log) since(dst []assignment.Signed, seq uint64, left int) ([]assignment.Signed, int, bool) {
+func (l *log) since(dst []assignment.Signed, seq uint64, want *content.Prefixes, left int) ([]assignment.Signed, int, bool) {
 	first, found := slices.BinarySearch(l.order, seq)
 	if found {
 		first++
 	}
 	for _, n := range l.order[first:] {
 		r := l.records[n]
-		if r == nil || r.size == 0 {
+		if r == nil || r.size == 0 || !r.wanted(want) {
 			continue
 		}
 		if r.size > left && len(dst) > 0 {

@@ -58,6 +58,8 @@ type Map struct {
 	health  *health
 	signers *signers
 
+	interest interest
+
 	snap atomic.Pointer[snapshot]
 	// heard is when each supernode was last heard of, Unix ns.
 	heard []atomic.Int64
@@ -135,6 +137,7 @@ func New(cfg Config) *Map {
 		states:  make([]state, len(cfg.Supernodes)),
 	}
 	m.sited.Store(cfg.Site != "")
+	m.interest.wake = make(chan struct{}, 1)
 	m.health = newHealth(cfg.Now, cfg.Random, m.metrics)
 	for i := range m.states {
 		m.states[i].poolDigest = assignment.PoolDigest(nil)

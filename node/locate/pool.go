@@ -31,6 +31,8 @@ type pool struct {
 	// filterQuery is what its supernode, in that epoch, says; none: nothing.
 	filterQuery []string
 	epoch       uint64
+	// shards is in how many its supernode publishes; 0 or 1: in one.
+	shards int
 	// since is when it came to rank as it does, Unix ns; former are the pools
 	// that ranked otherwise before, the latest first.
 	since  int64
@@ -58,7 +60,7 @@ func (p *pool) succeed(old *pool, now int64) {
 func newPool(id, epoch uint64, whole *partial, site string) *pool {
 	members, first := whole.members(), whole.pages[0]
 	p := &pool{
-		id: id, epoch: epoch, replicas: first.Replicas, filterQuery: first.FilterQuery,
+		id: id, epoch: epoch, replicas: first.Replicas, shards: first.Shards, filterQuery: first.FilterQuery,
 		index: make(map[peer.ID]int32, len(members)), digest: assignment.PoolDigest(members, first.FilterQuery...),
 	}
 	for _, m := range members {

@@ -5,6 +5,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
 )
 
@@ -50,7 +51,8 @@ func (m *Map) Confirm(supernode peer.ID) {
 // and should be fetched from Cursors on. Where it still does after that, the
 // numbers in Cursors are wrong, which happens when a task was evicted here, and
 // all must be fetched. What the acknowledgement is too old to speak of, or of a
-// supernode that is not configured, agrees.
+// supernode that is not configured, agrees; but where not all tasks are followed,
+// the map is compared as it was then.
 func (m *Map) Agree(c assignment.Cursor, hash [32]byte) bool {
 	i, ok := slices.BinarySearch(m.cfg.Supernodes, c.Supernode)
 	if !ok {
@@ -59,12 +61,13 @@ func (m *Map) Agree(c assignment.Cursor, hash [32]byte) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	st := &m.states[i]
-	if c.Epoch < st.epoch || c.Epoch == st.epoch && c.Seq < st.seq {
+	if c.Epoch < st.epoch || c.Epoch == st.epoch && c.Seq < st.seq && !st.sparse {
 		return true
 	}
-	if c.Epoch > st.epoch || st.hash() != hash {
+	if c.Epoch > st.epoch || st.asOf(c.Seq) != hash {
 		return false
 	}
+	st.steps = slices.DeleteFunc(st.steps, func(s step) bool { return s.seq <= c.Seq })
 	for seq := range st.ahead {
 		if seq <= c.Seq {
 			delete(st.ahead, seq)
@@ -79,8 +82,9 @@ func (m *Map) Agree(c assignment.Cursor, hash [32]byte) bool {
 // after the cursors, for each supernode in ascending order, up to maxBytes but
 // at least one, and whether there are more. Of supernodes that are not named in
 // c, or in an older epoch, it returns all; of those that c knows in a newer
-// epoch, none. It makes any node serve fetch.
-func (m *Map) Since(c []assignment.Cursor, maxBytes int) ([]assignment.Signed, bool) {
+// epoch, none; nor of tasks that want does not name, nil for all. It makes any
+// node serve fetch.
+func (m *Map) Since(c []assignment.Cursor, want *content.Prefixes, maxBytes int) ([]assignment.Signed, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var entries []assignment.Signed
@@ -98,7 +102,7 @@ func (m *Map) Since(c []assignment.Cursor, maxBytes int) ([]assignment.Signed, b
 			}
 		}
 		var more bool
-		entries, maxBytes, more = st.log.since(entries, from, maxBytes)
+		entries, maxBytes, more = st.log.since(entries, from, want, maxBytes)
 		if more {
 			return entries, true
 		}

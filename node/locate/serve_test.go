@@ -15,7 +15,7 @@ func pull(t *testing.T, from, to *Map, history map[string]assignment.Update, cur
 		if pages > 10_000 {
 			t.Fatal("fetching does not end")
 		}
-		page, more := from.Since(cursors, pageBytes)
+		page, more := from.Since(cursors, nil, pageBytes)
 		for _, s := range page {
 			u := history[string(s.Supernode)+string(s.Raw)]
 			to.Apply(s, u)
@@ -103,7 +103,7 @@ func TestSince(t *testing.T) {
 		{"other supernode", []assignment.Cursor{{Supernode: id("stranger"), Epoch: 1000, Seq: 5}}, []string{"1000/3", "1000/4", "1000/5"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			entries, more := m.Since(c.cursors, 1<<20)
+			entries, more := m.Since(c.cursors, nil, 1<<20)
 			var got []string
 			for _, e := range entries {
 				got = append(got, string(e.Raw))
@@ -113,7 +113,7 @@ func TestSince(t *testing.T) {
 			}
 		})
 	}
-	if entries, more := m.Since(nil, 1); len(entries) != 1 || !more {
+	if entries, more := m.Since(nil, nil, 1); len(entries) != 1 || !more {
 		t.Errorf("smaller than one entry: %d entries, more %v", len(entries), more)
 	}
 }
@@ -201,7 +201,7 @@ func TestLogIsBounded(t *testing.T) {
 	if l.bytes > maxLogBytes || len(l.records) != 100 {
 		t.Errorf("%d bytes in %d records", l.bytes, len(l.records))
 	}
-	served, _, more := l.since(nil, 0, 1<<40)
+	served, _, more := l.since(nil, 0, nil, 1<<40)
 	if len(served) < 50 || len(served) > 64 || more {
 		t.Errorf("%d of 100 served, more %v", len(served), more)
 	}

@@ -97,6 +97,7 @@ func (v *view) class(i, owner, run int, self bool) class {
 // does no I/O, and allocates nothing where dst has room and the task was asked
 // before.
 func (m *Map) Sources(dst []Source, task content.TaskID, stripe int64, sequential bool, skip []peer.ID) []Source {
+	m.Use(task)
 	now := m.cfg.Now().UnixNano()
 	v := m.view(task, now)
 	var sc scores

@@ -14,6 +14,7 @@ package assignment
 import (
 	"cmp"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -125,6 +126,9 @@ type PoolPage struct {
 	// sorted, each once, within the bounds of content.Filter; on page 0 alone.
 	// None: nothing is said of them.
 	FilterQuery []string
+	// Shards is the number of shards of this supernode's assignments, which have
+	// a topic each: content.ValidShards, or 0 for one.
+	Shards int
 }
 
 // Bounds of an update. What breaks them is neither signed nor accepted.
@@ -153,4 +157,9 @@ const (
 // the swarm "default".
 func Topic(swarm string) string {
 	return "/p2pnode/" + cmp.Or(swarm, "default") + "/assignments/1"
+}
+
+// ShardTopic returns the topic of the assignments of one of several shards.
+func ShardTopic(swarm string, shards, shard int) string {
+	return Topic(swarm) + "/" + strconv.Itoa(shards) + "/" + strconv.Itoa(shard)
 }

@@ -50,7 +50,7 @@ func toProto(u Update) *pb.Update {
 		m.Assigns = append(m.Assigns, assignToProto(a))
 	}
 	if u.Pool != nil {
-		m.Pool = &pb.PoolPage{Page: clip(u.Pool.Page), Pages: clip(u.Pool.Pages), Replicas: clip(u.Pool.Replicas)}
+		m.Pool = &pb.PoolPage{Page: clip(u.Pool.Page), Pages: clip(u.Pool.Pages), Replicas: clip(u.Pool.Replicas), Shards: clip(u.Pool.Shards)}
 		for _, p := range u.Pool.Members {
 			m.Pool.Members = append(m.Pool.Members, memberToProto(p))
 		}
@@ -200,7 +200,10 @@ func pageFromProto(m *pb.PoolPage, seq uint64) (*PoolPage, error) {
 	if m.GetReplicas() > MaxSeeds {
 		return nil, frame.Malformed("%d replicas: at most %d", m.GetReplicas(), MaxSeeds)
 	}
-	page := &PoolPage{Page: int(m.GetPage()), Pages: int(m.GetPages()), Replicas: int(m.GetReplicas())}
+	if n := m.GetShards(); n != 0 && (n > content.MaxShards || !content.ValidShards(int(n))) {
+		return nil, frame.Malformed("%d shards: a power of two up to %d", n, content.MaxShards)
+	}
+	page := &PoolPage{Page: int(m.GetPage()), Pages: int(m.GetPages()), Replicas: int(m.GetReplicas()), Shards: int(m.GetShards())}
 	for _, p := range m.GetMembers() {
 		member, err := memberFromProto(p)
 		if err != nil {

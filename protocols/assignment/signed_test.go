@@ -47,6 +47,27 @@ func TestSignAndOpen(t *testing.T) {
 	}
 }
 
+// shardedPool is what only the vectors after the first have.
+func shardedPool(t *testing.T) Update {
+	return Update{
+		Cursor: Cursor{testID(t, 1), 1_780_000_000_000, 11}, Issued: time.UnixMilli(1_790_000_000_123),
+		Pool: &PoolPage{Pages: 1, Replicas: 3, Shards: 16},
+	}
+}
+
+// What came after the first vectors survives signing too.
+func TestShardsAreSigned(t *testing.T) {
+	key, _ := testKey(t, 1)
+	want := shardedPool(t)
+	s, err := Sign(key, want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Open(func(peer.ID) bool { return true }); err != nil || got.Pool.Shards != 16 || got.Pool.Replicas != 3 {
+		t.Errorf("err %v, %+v", err, got.Pool)
+	}
+}
+
 func TestVectors(t *testing.T) {
 	key, _ := testKey(t, 1)
 	var got []frametest.Vector
@@ -64,6 +85,11 @@ func TestVectors(t *testing.T) {
 		t.Fatal(err)
 	}
 	got = append(got, frametest.Vector{Name: "batch", Bytes: b})
+	cut, err := Sign(key, shardedPool(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got = append(got, frametest.Vector{Name: "update-pool-of-shards", Bytes: cut.Raw})
 	entry, pool := EntryDigest(testAssign(t)), PoolDigest([]Member{testMember(t, 3), testMember(t, 2)})
 	sum := HashSum(EntryDigest(Assign{Task: task(2), Size: -1}))
 	sum.Toggle(entry)
@@ -193,6 +219,9 @@ func TestSignRefuses(t *testing.T) {
 		"no pages":         page(0, 0, 0),
 		"too many pages":   page(0, MaxPool+1, 0),
 		"too many members": page(0, 1, MaxPool+1),
+		"three shards":     {Cursor: at, Pool: &PoolPage{Pages: 1, Shards: 3}},
+		"too many shards":  {Cursor: at, Pool: &PoolPage{Pages: 1, Shards: 512}},
+		"shards negative":  {Cursor: at, Pool: &PoolPage{Pages: 1, Shards: -1}},
 		"page before 1":    {Cursor: at, Pool: &PoolPage{Page: 1, Pages: 2}},
 	} {
 		t.Run(name, func(t *testing.T) {

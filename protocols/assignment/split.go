@@ -1,6 +1,11 @@
 package assignment
 
-import "google.golang.org/protobuf/proto"
+import (
+	"cmp"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+)
 
 // headroom is what an update has besides its assigns or its page, at most.
 const headroom = 64
@@ -9,6 +14,25 @@ const headroom = 64
 // share the array of assigns.
 func Split(assigns []Assign) [][]Assign {
 	return cut(assigns, MaxAssigns, 0, func(a Assign) int { return proto.Size(assignToProto(a)) })
+}
+
+// ByShard orders assignments by the shard of their tasks, and cuts them where it
+// changes: an update has assignments of one shard.
+func ByShard(assigns []Assign, shards int) [][]Assign {
+	if shards == 1 {
+		return [][]Assign{assigns}
+	}
+	sorted := slices.Clone(assigns)
+	shard := func(a Assign) int { return a.Task.Shard(shards) }
+	slices.SortStableFunc(sorted, func(a, b Assign) int { return cmp.Compare(shard(a), shard(b)) })
+	var out [][]Assign
+	for start, i := 0, 1; i <= len(sorted); i++ {
+		if i == len(sorted) || shard(sorted[i]) != shard(sorted[start]) {
+			out = append(out, sorted[start:i:i])
+			start = i
+		}
+	}
+	return out
 }
 
 // Pages cuts a whole pool into the pages to publish, each in an update of its

@@ -49,6 +49,47 @@ func randomAssigns(t *testing.T, n int) []Assign {
 	return out
 }
 
+// Each part has the assignments of one shard, in the order in which they came, and
+// none is lost or doubled.
+func TestByShard(t *testing.T) {
+	var assigns []Assign
+	for i := range 300 {
+		assigns = append(assigns, Assign{Task: content.TaskID{byte(i * 37), byte(i >> 8), byte(i)}})
+	}
+	before := slices.Clone(assigns)
+	for _, shards := range []int{1, 2, 16, 256} {
+		parts := ByShard(assigns, shards)
+		if len(parts) != shards {
+			t.Errorf("%d parts of %d shards", len(parts), shards)
+		}
+		n := 0
+		for _, part := range parts {
+			last := -1
+			for _, a := range part {
+				if a.Task.Shard(shards) != part[0].Task.Shard(shards) {
+					t.Fatalf("%d shards: two in one part", shards)
+				}
+				at := slices.IndexFunc(before, func(b Assign) bool { return b.Task == a.Task })
+				if at <= last {
+					t.Fatalf("%d shards: number %d comes after %d", shards, at, last)
+				}
+				last = at
+				n++
+			}
+		}
+		if n != len(assigns) || !reflect.DeepEqual(assigns, before) {
+			t.Errorf("%d shards: %d assigns of %d, or their order was changed", shards, n, len(assigns))
+		}
+	}
+	for _, shards := range []int{1, 16} {
+		for _, part := range ByShard(nil, shards) {
+			if len(part) > 0 {
+				t.Errorf("of none came %d", len(part))
+			}
+		}
+	}
+}
+
 func TestPages(t *testing.T) {
 	key, _ := testKey(t, 1)
 	var filter []string // of the largest size

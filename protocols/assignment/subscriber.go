@@ -24,8 +24,9 @@ const (
 )
 
 // Sink takes the updates that a Subscriber accepts: verified, of trusted
-// supernodes, each once, in no order. Apply is called by one goroutine; while it
-// runs no more are delivered, so it must not wait for anything.
+// supernodes, each once, in no order. Apply is called by one goroutine for each
+// topic; while it runs no more of that topic are delivered, so it must not wait
+// for anything.
 type Sink interface {
 	Apply(Signed, Update)
 }
@@ -69,19 +70,22 @@ type opened struct {
 
 // Run joins the topic and delivers updates until ctx ends, then leaves it. The
 // PubSub must not have joined the topic already.
-func (s *Subscriber) Run(ctx context.Context) (err error) {
-	if err := s.ps.RegisterTopicValidator(s.topic, s.validate, pubsub.WithValidatorConcurrency(validators)); err != nil {
-		return fmt.Errorf("register validator of %s: %w", s.topic, err)
+func (s *Subscriber) Run(ctx context.Context) error { return s.Follow(ctx, s.topic) }
+
+// Follow does what Run does with another topic, that of a shard.
+func (s *Subscriber) Follow(ctx context.Context, name string) (err error) {
+	if err := s.ps.RegisterTopicValidator(name, s.validate, pubsub.WithValidatorConcurrency(validators)); err != nil {
+		return fmt.Errorf("register validator of %s: %w", name, err)
 	}
-	defer func() { err = errors.Join(err, leave(s.ps.UnregisterTopicValidator(s.topic))) }()
-	topic, err := s.ps.Join(s.topic)
+	defer func() { err = errors.Join(err, leave(s.ps.UnregisterTopicValidator(name))) }()
+	topic, err := s.ps.Join(name)
 	if err != nil {
-		return fmt.Errorf("join topic %s: %w", s.topic, err)
+		return fmt.Errorf("join topic %s: %w", name, err)
 	}
 	defer func() { err = errors.Join(err, leave(topic.Close())) }()
 	sub, err := topic.Subscribe(pubsub.WithBufferSize(queued))
 	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", s.topic, err)
+		return fmt.Errorf("subscribe to %s: %w", name, err)
 	}
 	defer sub.Cancel()
 	for {
@@ -90,7 +94,7 @@ func (s *Subscriber) Run(ctx context.Context) (err error) {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("receive from %s: %w", s.topic, err)
+			return fmt.Errorf("receive from %s: %w", name, err)
 		}
 		updates, _ := msg.ValidatorData.([]opened)
 		for _, o := range updates {

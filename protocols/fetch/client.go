@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
 	"github.com/p2pnode/p2pnode/protocols/fetch/pb"
 	"github.com/p2pnode/p2pnode/protocols/internal/frame"
@@ -52,19 +53,20 @@ func newService(h host.Host, limits Limits, log *slog.Logger, reg prometheus.Reg
 	}
 }
 
-// Since returns what a peer has behind the cursors, page by page, in the order
+// Since returns what a peer has behind the cursors of the tasks that want names,
+// nil for all, and perhaps of others, page by page, in the order
 // in which it came. Nothing of it is verified: the caller opens each entry.
 // complete says that the peer had no more; it is false where the answer reached
 // MaxPages or MaxBytes. On an error the entries of the pages before it are
 // returned too, and are of use.
-func (c *Client) Since(ctx context.Context, from peer.ID, cursors []assignment.Cursor) (entries []assignment.Signed, complete bool, err error) {
+func (c *Client) Since(ctx context.Context, from peer.ID, cursors []assignment.Cursor, want *content.Prefixes) (entries []assignment.Signed, complete bool, err error) {
 	st, err := c.service.Open(ctx, from)
 	if err != nil {
 		c.service.Metrics.Count(err)
 		return nil, false, err
 	}
 	q := query{
-		in: frame.NewReader(st, maxPage), out: frame.NewWriter(st, maxRequest), cursors: slices.Clone(cursors),
+		in: frame.NewReader(st, maxPage), out: frame.NewWriter(st, maxRequest), cursors: slices.Clone(cursors), want: want,
 	}
 	for q.seq < MaxPages && q.bytes < c.maxBytes {
 		var more bool
@@ -94,6 +96,7 @@ type query struct {
 	out     *frame.Writer
 	seq     uint64
 	cursors []assignment.Cursor
+	want    *content.Prefixes
 	entries []assignment.Signed
 	bytes   int
 }
@@ -101,7 +104,7 @@ type query struct {
 // page asks for one page and takes it in.
 func (q *query) page() (more bool, err error) {
 	q.seq++
-	if err := q.out.Write(requestToProto(q.seq, q.cursors)); err != nil {
+	if err := q.out.Write(requestToProto(q.seq, q.cursors, q.want)); err != nil {
 		return false, err
 	}
 	var m pb.Page

@@ -12,6 +12,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
 )
 
@@ -33,8 +34,9 @@ type Log interface {
 	// the newest nothing. The entries' sizes (assignment.Signed.Size) add up to
 	// at most maxBytes, and more says that some are left; there is at least one
 	// entry where more is true. It must not block. Updates that later ones made
-	// void may be missing.
-	Since(cursors []assignment.Cursor, maxBytes int) (entries []assignment.Signed, more bool)
+	// void may be missing, and those of tasks that want does not name; nil names
+	// all.
+	Since(cursors []assignment.Cursor, want *content.Prefixes, maxBytes int) (entries []assignment.Signed, more bool)
 }
 
 // Bounds of a client's whole answer: at either it stops, incomplete.

@@ -69,12 +69,13 @@ type memory struct {
 	entries []assignment.Signed
 	mu      sync.Mutex
 	// mu guards the following.
-	asked [][]assignment.Cursor
+	asked  [][]assignment.Cursor
+	wanted []*content.Prefixes
 }
 
-func (m *memory) Since(cursors []assignment.Cursor, maxBytes int) (out []assignment.Signed, more bool) {
+func (m *memory) Since(cursors []assignment.Cursor, want *content.Prefixes, maxBytes int) (out []assignment.Signed, more bool) {
 	m.mu.Lock()
-	m.asked = append(m.asked, cursors)
+	m.asked, m.wanted = append(m.asked, cursors), append(m.wanted, want)
 	m.mu.Unlock()
 	for _, e := range m.entries {
 		c, err := e.Cursor()
@@ -94,9 +95,11 @@ func (m *memory) Since(cursors []assignment.Cursor, maxBytes int) (out []assignm
 }
 
 // logFunc is a Log of one function.
-type logFunc func([]assignment.Cursor, int) ([]assignment.Signed, bool)
+type logFunc func([]assignment.Cursor, *content.Prefixes, int) ([]assignment.Signed, bool)
 
-func (f logFunc) Since(c []assignment.Cursor, n int) ([]assignment.Signed, bool) { return f(c, n) }
+func (f logFunc) Since(c []assignment.Cursor, want *content.Prefixes, n int) ([]assignment.Signed, bool) {
+	return f(c, want, n)
+}
 
 func serve(t *testing.T, h host.Host, log Log, cfg ServerConfig) {
 	t.Helper()
@@ -134,7 +137,7 @@ func TestSinceOverManyPages(t *testing.T) {
 		t.Run(x.name, func(t *testing.T) {
 			log.asked = nil
 			before := slices.Clone(x.cursors)
-			got, complete, err := c.Since(t.Context(), b.ID(), x.cursors)
+			got, complete, err := c.Since(t.Context(), b.ID(), x.cursors, nil)
 			if err != nil || !complete {
 				t.Fatalf("complete %v, err %v", complete, err)
 			}
@@ -153,14 +156,30 @@ func TestSinceOverManyPages(t *testing.T) {
 	}
 }
 
+// What is wanted is asked for with each page.
+func TestSinceNamesTasks(t *testing.T) {
+	a, b := p2ptest.Pair(t)
+	log := &memory{entries: sign(t, 1, 40, 4000)}
+	serve(t, b, log, ServerConfig{})
+	for _, want := range []*content.Prefixes{nil, {}, {5: 3}} {
+		log.wanted = nil
+		if _, complete, err := NewClient(a, ClientConfig{}).Since(t.Context(), b.ID(), nil, want); err != nil || !complete {
+			t.Fatalf("complete %v, err %v", complete, err)
+		}
+		if len(log.wanted) != 3 || slices.ContainsFunc(log.wanted, func(p *content.Prefixes) bool { return !content.SamePrefixes(p, want) }) {
+			t.Errorf("%v was asked for as %v", want, log.wanted)
+		}
+	}
+}
+
 // A log that gives more than it was asked for costs a page, not the answer.
 func TestServerCutsPagesThatAreTooLarge(t *testing.T) {
 	a, b := p2ptest.Pair(t)
 	log := &memory{entries: sign(t, 1, 3000, 0)}
-	serve(t, b, logFunc(func(c []assignment.Cursor, _ int) ([]assignment.Signed, bool) {
-		return log.Since(c, 1<<30)
+	serve(t, b, logFunc(func(c []assignment.Cursor, want *content.Prefixes, _ int) ([]assignment.Signed, bool) {
+		return log.Since(c, want, 1<<30)
 	}), ServerConfig{})
-	got, complete, err := NewClient(a, ClientConfig{}).Since(t.Context(), b.ID(), nil)
+	got, complete, err := NewClient(a, ClientConfig{}).Since(t.Context(), b.ID(), nil, nil)
 	if err != nil || !complete || len(got) != 3000 {
 		t.Errorf("%d entries, complete %v, err %v", len(got), complete, err)
 	}
@@ -169,8 +188,8 @@ func TestServerCutsPagesThatAreTooLarge(t *testing.T) {
 func TestClientStopsWithoutProgress(t *testing.T) {
 	a, b := p2ptest.Pair(t)
 	entries := sign(t, 1, 1, 0)
-	serve(t, b, logFunc(func([]assignment.Cursor, int) ([]assignment.Signed, bool) { return entries, true }), ServerConfig{})
-	got, complete, err := NewClient(a, ClientConfig{}).Since(t.Context(), b.ID(), nil)
+	serve(t, b, logFunc(func([]assignment.Cursor, *content.Prefixes, int) ([]assignment.Signed, bool) { return entries, true }), ServerConfig{})
+	got, complete, err := NewClient(a, ClientConfig{}).Since(t.Context(), b.ID(), nil, nil)
 	if !errors.Is(err, ErrNoProgress) || complete || len(got) != 1 {
 		t.Errorf("%d entries, complete %v, err %v", len(got), complete, err)
 	}
@@ -180,7 +199,7 @@ func TestClientIsBounded(t *testing.T) {
 	a, b := p2ptest.Pair(t)
 	key, _ := testKey(t, 1)
 	var seq uint64
-	serve(t, b, logFunc(func(_ []assignment.Cursor, room int) (out []assignment.Signed, _ bool) {
+	serve(t, b, logFunc(func(_ []assignment.Cursor, _ *content.Prefixes, room int) (out []assignment.Signed, _ bool) {
 		for {
 			seq++
 			s, err := assignment.Sign(key, assignment.Update{
@@ -195,7 +214,7 @@ func TestClientIsBounded(t *testing.T) {
 	}), ServerConfig{})
 	c := NewClient(a, ClientConfig{})
 	c.maxBytes = 1 << 20
-	got, complete, err := c.Since(t.Context(), b.ID(), nil)
+	got, complete, err := c.Since(t.Context(), b.ID(), nil, nil)
 	sum := 0
 	for _, e := range got {
 		sum += e.Size()
@@ -226,7 +245,7 @@ func TestClientRefusesBadPages(t *testing.T) {
 				}
 				_ = st.Close()
 			})
-			got, complete, err := NewClient(a, ClientConfig{}).Since(t.Context(), b.ID(), nil)
+			got, complete, err := NewClient(a, ClientConfig{}).Since(t.Context(), b.ID(), nil, nil)
 			if !errors.Is(err, c.want) || complete || len(got) != 0 {
 				t.Errorf("%d entries, complete %v, err %v, want %v", len(got), complete, err, c.want)
 			}
@@ -237,13 +256,13 @@ func TestClientRefusesBadPages(t *testing.T) {
 func TestSlowServer(t *testing.T) {
 	a, b := p2ptest.Pair(t)
 	b.SetStreamHandler(Protocol, func(st network.Stream) { _, _ = io.Copy(io.Discard, st) })
-	_, _, err := NewClient(a, ClientConfig{Timeout: 30 * time.Millisecond}).Since(t.Context(), b.ID(), nil)
+	_, _, err := NewClient(a, ClientConfig{Timeout: 30 * time.Millisecond}).Since(t.Context(), b.ID(), nil, nil)
 	if err == nil {
 		t.Error("no error from a server that is silent")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 	defer cancel()
-	if _, _, err := NewClient(a, ClientConfig{}).Since(ctx, b.ID(), nil); !errors.Is(err, context.DeadlineExceeded) {
+	if _, _, err := NewClient(a, ClientConfig{}).Since(ctx, b.ID(), nil, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("err %v", err)
 	}
 }
@@ -270,7 +289,7 @@ func encoded(t testing.TB, m proto.Message) []byte {
 func TestServerResetsBadStreams(t *testing.T) {
 	_, id := testKey(t, 1)
 	twice := []assignment.Cursor{{Supernode: id}, {Supernode: id}}
-	good := encoded(t, requestToProto(1, twice[:1]))
+	good := encoded(t, requestToProto(1, twice[:1], nil))
 	for _, c := range []struct {
 		name    string
 		in      []byte
@@ -278,11 +297,12 @@ func TestServerResetsBadStreams(t *testing.T) {
 	}{
 		{"oversized", encoded(t, &pb.Request{Cursors: []*pb.Cursor{{Supernode: make([]byte, maxRequest)}}}), "oversized_total"},
 		{"garbage", []byte{3, 0xff, 0xff, 0xff}, "malformed_total"},
-		{"wrong number", encoded(t, requestToProto(2, nil)), "malformed_total"},
+		{"wrong number", encoded(t, requestToProto(2, nil, nil)), "malformed_total"},
 		{"number repeated", slices.Concat(good, good), "malformed_total"},
-		{"supernode twice", encoded(t, requestToProto(1, twice)), "malformed_total"},
-		{"no supernode", encoded(t, requestToProto(1, make([]assignment.Cursor, 1))), "malformed_total"},
-		{"too many cursors", encoded(t, requestToProto(1, make([]assignment.Cursor, maxCursors+1))), "malformed_total"},
+		{"supernode twice", encoded(t, requestToProto(1, twice, nil)), "malformed_total"},
+		{"no supernode", encoded(t, requestToProto(1, make([]assignment.Cursor, 1), nil)), "malformed_total"},
+		{"too many cursors", encoded(t, requestToProto(1, make([]assignment.Cursor, maxCursors+1), nil)), "malformed_total"},
+		{"prefixes cut short", encoded(t, &pb.Request{Seq: 1, Prefixes: make([]byte, 31)}), "malformed_total"},
 		{"truncated", good[:len(good)-1], "failed_streams_total"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -298,7 +318,7 @@ func TestServerResetsBadStreams(t *testing.T) {
 			if got := frametest.Count(t, reg, "p2pnode_fetch_"+c.counter); got != 1 {
 				t.Errorf("%s is %v", c.counter, got)
 			}
-			if _, complete, err := NewClient(a, ClientConfig{}).Since(t.Context(), b.ID(), nil); err != nil || !complete {
+			if _, complete, err := NewClient(a, ClientConfig{}).Since(t.Context(), b.ID(), nil, nil); err != nil || !complete {
 				t.Errorf("next fetch: complete %v, err %v", complete, err)
 			}
 		})
@@ -325,8 +345,9 @@ func TestServerEndsSlowStreams(t *testing.T) {
 func TestVectors(t *testing.T) {
 	_, id := testKey(t, 1)
 	frametest.Check(t, []frametest.Vector{
-		{Name: "request", Bytes: encoded(t, requestToProto(3, []assignment.Cursor{{Supernode: id, Epoch: 5, Seq: 7}}))},
-		{Name: "request-everything", Bytes: encoded(t, requestToProto(1, nil))},
+		{Name: "request", Bytes: encoded(t, requestToProto(3, []assignment.Cursor{{Supernode: id, Epoch: 5, Seq: 7}}, nil))},
+		{Name: "request-prefixes", Bytes: encoded(t, requestToProto(1, nil, &content.Prefixes{1, 31: 128}))},
+		{Name: "request-everything", Bytes: encoded(t, requestToProto(1, nil, nil))},
 		{Name: "page", Bytes: encoded(t, pageToProto(3, sign(t, 1, 2, 20), true))},
 		{Name: "page-empty", Bytes: encoded(t, pageToProto(1, nil, false))},
 	})
@@ -341,12 +362,12 @@ func FuzzRequest(f *testing.F) {
 		if frame.NewReader(bytes.NewReader(raw), maxRequest).Read(&m) != nil {
 			return
 		}
-		cursors, err := requestFromProto(&m)
+		cursors, want, err := requestFromProto(&m)
 		if err != nil {
 			return
 		}
-		again, err := requestFromProto(requestToProto(m.GetSeq(), cursors))
-		if err != nil || !reflect.DeepEqual(cursors, again) {
+		again, same, err := requestFromProto(requestToProto(m.GetSeq(), cursors, want))
+		if err != nil || !reflect.DeepEqual(cursors, again) || !content.SamePrefixes(want, same) {
 			t.Fatalf("err %v, decoded\n%+v\nthen\n%+v", err, cursors, again)
 		}
 	})

@@ -65,11 +65,11 @@ func (s *Server) handle(_ context.Context, st network.Stream) error {
 		if m.GetSeq() != seq {
 			return frame.Malformed("request %d in the place of %d", m.GetSeq(), seq)
 		}
-		cursors, err := requestFromProto(&m)
+		cursors, want, err := requestFromProto(&m)
 		if err != nil {
 			return fmt.Errorf("request %d: %w", seq, err)
 		}
-		entries, more := s.log.Since(cursors, pageRoom)
+		entries, more := s.log.Since(cursors, want, pageRoom)
 		entries, cut := fit(entries)
 		if err := out.Write(pageToProto(seq, entries, more || cut)); err != nil {
 			return fmt.Errorf("write page %d: %w", seq, err)

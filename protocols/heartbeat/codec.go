@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/heartbeat/pb"
 	"github.com/p2pnode/p2pnode/protocols/internal/frame"
 )
@@ -29,6 +30,7 @@ func beatToProto(b Beat) *pb.Beat {
 		Epoch:        b.Epoch,
 		RevokedSum:   b.RevokedSum,
 		Revoked:      b.Revoked,
+		Prefixes:     b.Prefixes.Bytes(),
 	}
 }
 
@@ -68,6 +70,10 @@ func beatFromProto(m *pb.Beat) (Beat, error) {
 	b.Load.CPU = float64(load.GetCpuPermille()) / 1000
 	if r := m.GetReachability(); r == pb.Reachability_PUBLIC || r == pb.Reachability_PRIVATE || r == pb.Reachability_RELAYED {
 		b.Reachability = Reachability(r)
+	}
+	var ok bool
+	if b.Prefixes, ok = content.PrefixesFromBytes(m.GetPrefixes()); !ok {
+		return Beat{}, frame.Malformed("prefixes of %d bytes", len(m.GetPrefixes()))
 	}
 	var err error
 	if b.Addrs, err = frame.Addrs(m.GetAddrs()); err != nil {

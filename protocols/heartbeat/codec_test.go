@@ -12,6 +12,7 @@ import (
 	"github.com/multiformats/go-multiaddr"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/heartbeat/pb"
 	"github.com/p2pnode/p2pnode/protocols/internal/frame"
 	"github.com/p2pnode/p2pnode/protocols/internal/frame/frametest"
@@ -52,6 +53,7 @@ func TestVectors(t *testing.T) {
 		{Name: "beat-goodbye", Bytes: encoded(t, beatToProto(Beat{Session: 1, Seq: 2, Goodbye: true}))},
 		{Name: "beat-epoch", Bytes: encoded(t, beatToProto(Beat{Session: 1, Seq: 2, Epoch: 1_780_000_000_001}))},
 		{Name: "beat-revoked", Bytes: encoded(t, beatToProto(Beat{Session: 1, Seq: 2, RevokedSum: 1 << 60, Revoked: [][]byte{{7}, {8, 9}}}))},
+		{Name: "beat-prefixes", Bytes: encoded(t, beatToProto(Beat{Session: 1, Seq: 2, Prefixes: &content.Prefixes{1, 31: 128}}))},
 		{Name: "ack-revoked-sum", Bytes: encoded(t, ackToProto(Ack{Seq: 1, RevokedSum: 1 << 60}))},
 		{Name: "ack", Bytes: encoded(t, ackToProto(withoutTime(fullAck())))},
 		{Name: "ack-time", Bytes: encoded(t, ackToProto(fullAck()))},
@@ -60,7 +62,7 @@ func TestVectors(t *testing.T) {
 }
 
 func TestRoundTrip(t *testing.T) {
-	for _, want := range []Beat{fullBeat(), {Session: 1, Seq: 1}, {Session: 1, Seq: 2, Goodbye: true}, {Session: 1, Seq: 3, Epoch: 9}, {Session: 1, Seq: 4, RevokedSum: 3, Revoked: [][]byte{{1}}}} {
+	for _, want := range []Beat{fullBeat(), {Session: 1, Seq: 1}, {Session: 1, Seq: 2, Goodbye: true}, {Session: 1, Seq: 3, Epoch: 9}, {Session: 1, Seq: 4, RevokedSum: 3, Revoked: [][]byte{{1}}}, {Session: 1, Seq: 5, Prefixes: &content.Prefixes{}}, {Session: 1, Seq: 6, Prefixes: &content.Prefixes{7: 9}}} {
 		if got, err := beatFromProto(beatToProto(want)); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("err %v\n%+v\nwant\n%+v", err, got, want)
 		}
@@ -101,6 +103,8 @@ func TestBeatRefuses(t *testing.T) {
 		"uploads":            func(m *pb.Beat) { m.Load.Uploads = math.MaxUint32 },
 		"CPU over 1":         func(m *pb.Beat) { m.Load.CpuPermille = 1001 },
 
+		"prefixes too few":     func(m *pb.Beat) { m.Prefixes = make([]byte, 31) },
+		"prefixes too many":    func(m *pb.Beat) { m.Prefixes = make([]byte, 33) },
 		"empty revocation":     func(m *pb.Beat) { m.Revoked = [][]byte{{}} },
 		"revocation too long":  func(m *pb.Beat) { m.Revoked = [][]byte{make([]byte, maxBeatRevocation+1)} },
 		"too many revocations": func(m *pb.Beat) { m.Revoked = make([][]byte, maxBeatRevoked+1) },

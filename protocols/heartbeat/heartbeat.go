@@ -13,6 +13,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/protocol"
 	"github.com/multiformats/go-multiaddr"
+
+	"github.com/p2pnode/p2pnode/internal/content"
 )
 
 // Protocol is the protocol's ID.
@@ -59,6 +61,9 @@ type Beat struct {
 	// are some that the supernode may lack; see BeatRevoked.
 	RevokedSum uint64
 	Revoked    [][]byte
+	// Prefixes are those of the tasks whose assignments the peer follows: the
+	// answer's MapHash is over these. Nil: all.
+	Prefixes *content.Prefixes
 	// Goodbye says that the peer leaves. The Sender sets it; a Sink never sees
 	// it.
 	Goodbye bool
@@ -114,7 +119,8 @@ type Ack struct {
 	// Seq is the beat's. The Server sets it.
 	Seq uint64
 	// Cursor is where the supernode's map stands, MapHash what the map of a
-	// peer that has everything up to it hashes to (assignment.Hash).
+	// peer that has everything up to it hashes to (assignment.Hash), of the tasks
+	// that the beat names.
 	Cursor  Cursor
 	MapHash [sha256.Size]byte
 	// Revoked are signed revocations; at most 64 of 1 KiB, 14 KiB in all.

@@ -363,7 +363,10 @@ type PoolPage struct {
 	// stand in a URL: not empty, without "&", "=", "#" and space; in ascending
 	// order of their bytes, each once; at most 256, together at most 4 KiB with one
 	// byte more for each. On page 0 alone. None: the supernode says nothing of them.
-	FilterQuery   [][]byte `protobuf:"bytes,5,rep,name=filter_query,json=filterQuery,proto3" json:"filter_query,omitempty"`
+	FilterQuery [][]byte `protobuf:"bytes,5,rep,name=filter_query,json=filterQuery,proto3" json:"filter_query,omitempty"`
+	// Number of shards, and so of topics, of the supernode's assignments: a power
+	// of two up to 256, or 0 for one. The same on all pages of a pool.
+	Shards        uint32 `protobuf:"varint,6,opt,name=shards,proto3" json:"shards,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -431,6 +434,13 @@ func (x *PoolPage) GetFilterQuery() [][]byte {
 		return x.FilterQuery
 	}
 	return nil
+}
+
+func (x *PoolPage) GetShards() uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return 0
 }
 
 // Member is a peer of the pool.
@@ -546,13 +556,14 @@ const file_protocols_assignment_assignment_proto_rawDesc = "" +
 	"\blease_ms\x18\a \x01(\x04R\aleaseMs\x12\x1a\n" +
 	"\bexcluded\x18\b \x03(\fR\bexcluded\x12\x14\n" +
 	"\x05whole\x18\t \x01(\fR\x05wholeB\a\n" +
-	"\x05_size\"\xac\x01\n" +
+	"\x05_size\"\xc4\x01\n" +
 	"\bPoolPage\x12\x12\n" +
 	"\x04page\x18\x01 \x01(\rR\x04page\x12\x14\n" +
 	"\x05pages\x18\x02 \x01(\rR\x05pages\x127\n" +
 	"\amembers\x18\x03 \x03(\v2\x1d.p2pnode.assignment.v1.MemberR\amembers\x12\x1a\n" +
 	"\breplicas\x18\x04 \x01(\rR\breplicas\x12!\n" +
-	"\ffilter_query\x18\x05 \x03(\fR\vfilterQuery\"v\n" +
+	"\ffilter_query\x18\x05 \x03(\fR\vfilterQuery\x12\x16\n" +
+	"\x06shards\x18\x06 \x01(\rR\x06shards\"v\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
 	"\x05addrs\x18\x02 \x03(\fR\x05addrs\x12\x12\n" +

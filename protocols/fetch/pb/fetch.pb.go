@@ -29,7 +29,10 @@ type Request struct {
 	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	// At most 64, one for each supernode; of supernodes that are not named,
 	// everything is wanted.
-	Cursors       []*Cursor `protobuf:"bytes,2,rep,name=cursors,proto3" json:"cursors,omitempty"`
+	Cursors []*Cursor `protobuf:"bytes,2,rep,name=cursors,proto3" json:"cursors,omitempty"`
+	// The first bytes of the IDs of tasks whose assignments are wanted, as in a
+	// heartbeat: 32 bytes. None: of all tasks.
+	Prefixes      []byte `protobuf:"bytes,3,opt,name=prefixes,proto3" json:"prefixes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -74,6 +77,13 @@ func (x *Request) GetSeq() uint64 {
 func (x *Request) GetCursors() []*Cursor {
 	if x != nil {
 		return x.Cursors
+	}
+	return nil
+}
+
+func (x *Request) GetPrefixes() []byte {
+	if x != nil {
+		return x.Prefixes
 	}
 	return nil
 }
@@ -207,10 +217,11 @@ var File_protocols_fetch_fetch_proto protoreflect.FileDescriptor
 
 const file_protocols_fetch_fetch_proto_rawDesc = "" +
 	"\n" +
-	"\x1bprotocols/fetch/fetch.proto\x12\x10p2pnode.fetch.v1\x1a%protocols/assignment/assignment.proto\"O\n" +
+	"\x1bprotocols/fetch/fetch.proto\x12\x10p2pnode.fetch.v1\x1a%protocols/assignment/assignment.proto\"k\n" +
 	"\aRequest\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x122\n" +
-	"\acursors\x18\x02 \x03(\v2\x18.p2pnode.fetch.v1.CursorR\acursors\"N\n" +
+	"\acursors\x18\x02 \x03(\v2\x18.p2pnode.fetch.v1.CursorR\acursors\x12\x1a\n" +
+	"\bprefixes\x18\x03 \x01(\fR\bprefixes\"N\n" +
 	"\x06Cursor\x12\x1c\n" +
 	"\tsupernode\x18\x01 \x01(\fR\tsupernode\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x10\n" +

@@ -105,7 +105,10 @@ type Beat struct {
 	// Sums up the revocations that the peer knows; 0 for none.
 	RevokedSum uint64 `protobuf:"fixed64,13,opt,name=revoked_sum,json=revokedSum,proto3" json:"revoked_sum,omitempty"`
 	// Some of them, where the last Ack had another sum: at most 6 of 512 bytes.
-	Revoked       [][]byte `protobuf:"bytes,14,rep,name=revoked,proto3" json:"revoked,omitempty"`
+	Revoked [][]byte `protobuf:"bytes,14,rep,name=revoked,proto3" json:"revoked,omitempty"`
+	// The first bytes of the IDs of tasks whose assignments the peer follows: a set
+	// of 256 bits, least significant bit first, in 32 bytes. None: of all tasks.
+	Prefixes      []byte `protobuf:"bytes,15,opt,name=prefixes,proto3" json:"prefixes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -238,6 +241,13 @@ func (x *Beat) GetRevoked() [][]byte {
 	return nil
 }
 
+func (x *Beat) GetPrefixes() []byte {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
 type Load struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Bulk uploads in progress.
@@ -317,7 +327,8 @@ type Ack struct {
 	// The supernode's last published update.
 	Epoch  uint64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	MapSeq uint64 `protobuf:"varint,3,opt,name=map_seq,json=mapSeq,proto3" json:"map_seq,omitempty"`
-	// 32 bytes: over the live assignments and the pool, as of that update.
+	// 32 bytes: over the live assignments that the beat's prefixes name and the
+	// pool, as of that update.
 	MapHash []byte `protobuf:"bytes,4,opt,name=map_hash,json=mapHash,proto3" json:"map_hash,omitempty"`
 	// Signed revocations; at most 64 of 1 KiB.
 	Revoked [][]byte `protobuf:"bytes,5,rep,name=revoked,proto3" json:"revoked,omitempty"`
@@ -413,7 +424,7 @@ var File_protocols_heartbeat_heartbeat_proto protoreflect.FileDescriptor
 
 const file_protocols_heartbeat_heartbeat_proto_rawDesc = "" +
 	"\n" +
-	"#protocols/heartbeat/heartbeat.proto\x12\x14p2pnode.heartbeat.v1\"\x9d\x03\n" +
+	"#protocols/heartbeat/heartbeat.proto\x12\x14p2pnode.heartbeat.v1\"\xb9\x03\n" +
 	"\x04Beat\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x14\n" +
@@ -430,7 +441,8 @@ const file_protocols_heartbeat_heartbeat_proto_rawDesc = "" +
 	"\x05epoch\x18\f \x01(\x04R\x05epoch\x12\x1f\n" +
 	"\vrevoked_sum\x18\r \x01(\x06R\n" +
 	"revokedSum\x12\x18\n" +
-	"\arevoked\x18\x0e \x03(\fR\arevoked\"\x89\x01\n" +
+	"\arevoked\x18\x0e \x03(\fR\arevoked\x12\x1a\n" +
+	"\bprefixes\x18\x0f \x01(\fR\bprefixes\"\x89\x01\n" +
 	"\x04Load\x12\x18\n" +
 	"\auploads\x18\x01 \x01(\rR\auploads\x12\x1f\n" +
 	"\vupload_rate\x18\x02 \x01(\x04R\n" +
