@@ -26,11 +26,13 @@ type gossip struct {
 	check time.Duration
 
 	nodes  []gossipNode
+	topics int
 	events eventQueue
 	now    time.Duration
 	made   int // events so far; orders those of the same time
 
 	sizes []int             // of the messages
+	topic []int             // of the messages
 	have  [][]time.Duration // by message and node; 0 for not yet
 	known func(message, node int)
 	// fetched counts the messages that a node had to fetch from the supernode.
@@ -40,7 +42,9 @@ type gossip struct {
 // gossipNode is one host.
 type gossipNode struct {
 	linked []int32 // all that it is connected to
-	mesh   []int32
+	// others are the topics that it does not follow; nil: none.
+	others []bool
+	mesh   [][]int32     // by topic
 	phase  time.Duration // of its heartbeat
 	rate   float64       // of its uplink, bytes a second
 	free   time.Duration // when the uplink has sent all that is queued
@@ -89,32 +93,55 @@ func (g *gossip) add(e event) {
 // make D, and who has Dhi refuses. The supernode only publishes: it is in no
 // mesh.
 func (g *gossip) form() {
-	for range 10 {
-		for _, i := range g.random.Perm(len(g.nodes)) {
-			n := &g.nodes[i]
-			if i == 0 || len(n.mesh) >= g.params.Dlo {
-				continue
-			}
-			for _, k := range g.random.Perm(len(n.linked)) {
-				j := n.linked[k]
-				if j == 0 || slices.Contains(n.mesh, j) || len(g.nodes[j].mesh) >= g.params.Dhi {
-					continue
-				}
-				n.mesh = append(n.mesh, j)
-				g.nodes[j].mesh = append(g.nodes[j].mesh, int32(i))
-				if len(n.mesh) == g.params.D {
-					break
+	for i := range g.nodes {
+		g.nodes[i].mesh = make([][]int32, g.topics)
+	}
+	for topic := range g.topics {
+		for range 10 {
+			for _, i := range g.random.Perm(len(g.nodes)) {
+				if i != 0 && g.nodes[i].follows(topic) {
+					g.graft(i, topic)
 				}
 			}
 		}
 	}
 }
 
-// publish has the supernode publish a message of some bytes at a time, and
-// returns its number.
-func (g *gossip) publish(at time.Duration, size int) int {
+// graft fills the mesh of one node.
+func (g *gossip) graft(i, topic int) {
+	n := &g.nodes[i]
+	if len(n.mesh[topic]) >= g.params.Dlo {
+		return
+	}
+	for _, k := range g.random.Perm(len(n.linked)) {
+		j := n.linked[k]
+		other := &g.nodes[j]
+		if j == 0 || !other.follows(topic) || slices.Contains(n.mesh[topic], j) || len(other.mesh[topic]) >= g.params.Dhi {
+			continue
+		}
+		n.mesh[topic] = append(n.mesh[topic], j)
+		other.mesh[topic] = append(other.mesh[topic], int32(i))
+		if len(n.mesh[topic]) == g.params.D {
+			return
+		}
+	}
+}
+
+func (n *gossipNode) follows(topic int) bool { return n.others == nil || !n.others[topic] }
+
+// followers returns those of some nodes that follow a topic.
+func (g *gossip) followers(all []int32, topic int) []int32 {
+	if g.topics == 1 {
+		return all
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(i int32) bool { return !g.nodes[i].follows(topic) })
+}
+
+// publish has the supernode publish a message of some bytes to a topic at a time,
+// and returns its number.
+func (g *gossip) publish(at time.Duration, topic, size int) int {
 	m := len(g.sizes)
-	g.sizes = append(g.sizes, size)
+	g.sizes, g.topic = append(g.sizes, size), append(g.topic, topic)
 	g.have = append(g.have, make([]time.Duration, len(g.nodes)))
 	g.add(event{at: at, message: int32(m), to: 0, from: 0})
 	return m
@@ -159,7 +186,7 @@ func (g *gossip) period(part float64) time.Duration {
 // lacks something: it gives gossip some time and fetches the rest.
 func (g *gossip) repair(i int32) {
 	for m := range g.sizes {
-		if g.have[m][0] == 0 || g.have[m][i] != 0 {
+		if g.have[m][0] == 0 || g.have[m][i] != 0 || !g.nodes[i].follows(g.topic[m]) {
 			continue
 		}
 		wait := 300*time.Millisecond + time.Duration(g.random.Int64N(int64(heartbeat.DefaultInterval/5)))
@@ -181,11 +208,11 @@ func (g *gossip) arrive(m, at, from int) {
 	if g.known != nil && at != 0 {
 		g.known(m, at)
 	}
-	to := n.mesh
+	to := n.mesh[g.topic[m]]
 	if at == 0 {
-		to = n.linked
+		to = g.followers(n.linked, g.topic[m])
 		if !g.flood {
-			to = g.some(n.linked, g.params.D)
+			to = g.some(to, g.params.D)
 		}
 	}
 	for _, j := range to {
@@ -220,10 +247,11 @@ func (g *gossip) beat(i int) {
 		if at == 0 || g.now-at > window {
 			continue
 		}
-		outside := len(n.linked) - len(n.mesh)
-		told := g.some(n.linked, max(g.params.Dlazy, int(g.params.GossipFactor*float64(outside))))
+		mesh, linked := n.mesh[g.topic[m]], g.followers(n.linked, g.topic[m])
+		outside := len(linked) - len(mesh)
+		told := g.some(linked, max(g.params.Dlazy, int(g.params.GossipFactor*float64(outside))))
 		for _, j := range told {
-			if j != 0 && g.have[m][j] == 0 && !slices.Contains(n.mesh, j) {
+			if j != 0 && g.have[m][j] == 0 && !slices.Contains(mesh, j) {
 				g.add(event{at: g.now + 2*linkDelay, message: int32(m), from: int32(i), to: j, asked: true}) // it is told, and asks
 			}
 		}

@@ -39,6 +39,9 @@ const (
 	// assignment, as measured (see assignment.Signed.Open, locate.Map.Apply).
 	verifyTime = 68 * time.Microsecond
 	applyTime  = 5 * time.Microsecond
+	// modelShards is the number of shards where there are several, modelUses how many
+	// of them each peer uses that is not in the pool.
+	modelShards, modelUses = 16, 2
 	// floodPeers is the most peers to which a supernode floods, as in node/host.
 	floodPeers = 2048
 	// gossipWrap is what GossipSub puts around a message: topic, author, number,
@@ -63,11 +66,17 @@ func TestModel(t *testing.T) {
 				if flood && n*rate > 100_000 && !*overload {
 					continue // 10 s for what is known not to work
 				}
-				m := newModel(t, ids[:n+1], flood)
+				m := newModel(t, ids[:n+1], flood, 1)
 				m.act(rate)
 				fmt.Fprintln(&table, m.row(rate))
 				m.check(rate)
 			}
+		}
+		if n > floodPeers {
+			m := newModel(t, ids[:n+1], false, modelShards)
+			m.act(10)
+			fmt.Fprintf(&table, "%s in %d shards; who follows %d of them %.1f kB/s\n", m.row(10), modelShards, modelUses, m.got(len(m.pool)+1))
+			m.check(10)
 		}
 	}
 	beat, ack := heartbeatSizes()
@@ -88,7 +97,8 @@ type model struct {
 	self   peer.ID
 	pool   []assignment.Member
 	seq    uint64
-	sum    assignment.HashSum
+	shards int
+	sums   []assignment.HashSum // by shard
 
 	maps    map[int]*locate.Map // by node
 	batches [][]opened          // by message
@@ -121,10 +131,10 @@ func modelIDs(t *testing.T, n int) []peer.ID {
 
 // newModel takes the IDs of the supernode, the first, and of the peers. Their
 // number is the seed of its randomness.
-func newModel(t *testing.T, ids []peer.ID, flood bool) *model {
+func newModel(t *testing.T, ids []peer.ID, flood bool, shards int) *model {
 	t.Helper()
 	n := len(ids) - 1
-	m := &model{t: t, n: n, random: rand.New(rand.NewPCG(uint64(n), 4)), self: ids[0], maps: make(map[int]*locate.Map)}
+	m := &model{t: t, n: n, shards: shards, sums: make([]assignment.HashSum, shards), random: rand.New(rand.NewPCG(uint64(n), 4)), self: ids[0], maps: make(map[int]*locate.Map)}
 	var err error
 	if m.key, _, err = crypto.GenerateEd25519Key(keyBytes(1)); err != nil {
 		t.Fatal(err)
@@ -148,7 +158,7 @@ func (m *model) link(ids []peer.ID, flood bool) {
 	params.Dlo, params.HistoryLength, params.HistoryGossip = 4, 10, 5 // as in node/host
 	g := &gossip{
 		random: m.random, params: params, flood: flood, lost: 0.01, check: 2 * verifyTime, nodes: make([]gossipNode, m.n+1),
-		known: m.apply,
+		known: m.apply, topics: m.shards,
 	}
 	index := make(map[peer.ID]int32, len(m.pool))
 	members := make([]content.Member, len(m.pool))
@@ -184,6 +194,12 @@ func (m *model) link(ids []peer.ID, flood bool) {
 		slices.Sort(n.linked) // the order of a map is no seed's
 		n.phase = time.Duration(m.random.Int64N(int64(params.HeartbeatInterval)))
 		n.rate = linkRate / 8
+		if m.shards > 1 && i > len(m.pool) {
+			n.others = make([]bool, m.shards)
+			for j, shard := range m.random.Perm(m.shards) {
+				n.others[shard] = j >= modelUses
+			}
+		}
 	}
 	g.nodes[0].rate = 10 * linkRate / 8
 	m.gossip = g
@@ -204,7 +220,7 @@ func (m *model) act(rate int) {
 			m.published = append(m.published, -1)
 		}
 		for _, batch := range m.elect(waiting) {
-			message := m.gossip.publish(tick, batchSize(batch)+gossipWrap)
+			message := m.gossip.publish(tick, batch[0].Assigns[0].Task.Shard(m.shards), batchSize(batch)+gossipWrap)
 			m.batches = append(m.batches, batch)
 			for _, o := range batch {
 				for _, a := range o.Assigns {
@@ -227,30 +243,40 @@ func (m *model) elect(files []int) [][]opened {
 	in := supernode.Input{Members: candidates, Replicas: 2}
 	for _, i := range files {
 		h := someTask(1, i)
+		if m.shards > 1 {
+			h.Task[0] = byte(i * 37) // of all shards
+		}
 		in.Tasks = append(in.Tasks, supernode.TaskInput{Assign: assignment.Assign{Task: h.Task, URL: h.URL, Generation: h.Generation, Size: h.Size}})
 	}
 	var out [][]opened
-	size := 0
-	for _, run := range assignment.Split(supernode.Elect(in)) {
-		for part := range slices.Chunk(run, perUpdate) {
-			for i := range part {
-				part[i].Lease = 10 * time.Minute
-				m.sum.Toggle(assignment.EntryDigest(part[i]))
+	for _, shard := range assignment.ByShard(supernode.Elect(in), m.shards) {
+		size := assignment.MaxBatch // no message yet
+		for _, run := range assignment.Split(shard) {
+			for part := range slices.Chunk(run, perUpdate) {
+				o := m.sign(part)
+				if size += o.Size(); size > assignment.MaxBatch {
+					out, size = append(out, nil), o.Size()
+				}
+				out[len(out)-1] = append(out[len(out)-1], o)
 			}
-			m.seq++
-			u := assignment.Update{Cursor: assignment.Cursor{Supernode: m.self, Epoch: 1, Seq: m.seq}, Issued: time.UnixMilli(1), Assigns: part}
-			signed, err := assignment.Sign(m.key, u)
-			if err != nil {
-				m.t.Fatal(err)
-			}
-			if n := signed.Size(); len(out) == 0 || size+n > assignment.MaxBatch {
-				out, size = append(out, nil), 0
-			}
-			size += signed.Size()
-			out[len(out)-1] = append(out[len(out)-1], opened{signed, u})
 		}
 	}
 	return out
+}
+
+// sign makes the next update, and books it.
+func (m *model) sign(part []assignment.Assign) opened {
+	for i := range part {
+		part[i].Lease = 10 * time.Minute
+		m.sums[part[i].Task.Shard(m.shards)].Toggle(assignment.EntryDigest(part[i]))
+	}
+	m.seq++
+	u := assignment.Update{Cursor: assignment.Cursor{Supernode: m.self, Epoch: 1, Seq: m.seq}, Issued: time.UnixMilli(1), Assigns: part}
+	signed, err := assignment.Sign(m.key, u)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return opened{signed, u}
 }
 
 func batchSize(batch []opened) int {
@@ -279,7 +305,7 @@ func (m *model) percent(p int) time.Duration {
 	for i, message := range m.published {
 		var known []time.Duration
 		for node, at := range m.gossip.have[message] {
-			if node == 0 {
+			if node == 0 || !m.gossip.nodes[node].follows(m.gossip.topic[message]) {
 				continue
 			}
 			if at == 0 {
@@ -293,16 +319,21 @@ func (m *model) percent(p int) time.Duration {
 	return worst
 }
 
-// row is the line of the table.
-func (m *model) row(rate int) string {
+// got returns the kB a second that the nodes from the given one on get, each.
+func (m *model) got(from int) float64 {
 	var in float64
-	for _, n := range m.gossip.nodes[1:] {
+	for _, n := range m.gossip.nodes[from:] {
 		in += float64(n.got.bytes)
 	}
+	return in / float64(len(m.gossip.nodes)-from) / modelTime.Seconds() / 1e3
+}
+
+// row is the line of the table.
+func (m *model) row(rate int) string {
 	return fmt.Sprintf("%7d  %7d  %5t  %10v  %10v  %10v  %6.2f %%  %12.0f kB/s  %7.1f kB/s", m.n, rate, m.gossip.flood,
 		m.percent(50).Round(time.Millisecond), m.percent(99).Round(time.Millisecond), m.percent(100).Round(time.Millisecond),
 		100*float64(m.gossip.fetched)/float64(m.n*len(m.gossip.sizes)),
-		float64(m.gossip.nodes[0].sent.bytes)/modelTime.Seconds()/1e3, in/float64(m.n)/modelTime.Seconds()/1e3)
+		float64(m.gossip.nodes[0].sent.bytes)/modelTime.Seconds()/1e3, m.got(1))
 }
 
 // heartbeatSizes returns the bytes of a heartbeat and of its answer on their
@@ -325,16 +356,30 @@ func (m *model) check(rate int) {
 	if m.gossip.flood && m.n*rate > 100_000 {
 		return
 	}
-	p99 := m.percent(99)
-	if m.gossip.flood == (m.n <= floodPeers) && p99 > knownWithin {
-		m.t.Errorf("%d peers, %d files/s: 99 %% know an assignment after %v, want %v", m.n, rate, p99, knownWithin)
+	p99, within := m.percent(99), knownWithin
+	if m.shards > 1 {
+		// Fewer of those that a peer is connected to follow what it follows. Whom
+		// gossip does not reach the next heartbeat tells; until then it ranks over the pool.
+		within = heartbeat.DefaultInterval * 11 / 10
+		if few, all := m.got(len(m.pool)+1), m.got(1); few > 4 {
+			m.t.Errorf("who follows %d of %d shards gets %.1f kB/s, want less than a quarter of the 19 of all shards; all get %.1f", modelUses, m.shards, few, all)
+		}
+	}
+	if m.gossip.flood == (m.n <= floodPeers) && p99 > within {
+		m.t.Errorf("%d peers, %d files/s: 99 %% know an assignment after %v, want %v", m.n, rate, p99, within)
 	}
 	beat, ack := heartbeatSizes()
 	if rate := float64(beat+ack) / heartbeat.DefaultInterval.Seconds(); rate > idleRate {
 		m.t.Errorf("an idle peer's control traffic is %.0f B/s, want at most %d", rate, idleRate)
 	}
-	want := assignment.Hash(1, m.sum, assignment.PoolDigest(nil))
 	for node, real := range m.maps {
+		var sum assignment.HashSum
+		for shard := range m.sums {
+			if m.gossip.nodes[node].follows(shard) {
+				sum.Toggle(m.sums[shard])
+			}
+		}
+		want := assignment.Hash(1, sum, assignment.PoolDigest(nil))
 		if !real.Agree(assignment.Cursor{Supernode: m.self, Epoch: 1, Seq: m.seq}, want) {
 			m.t.Errorf("%d peers, %d files/s, flood %t: the map of node %d is not the supernode's", m.n, rate, m.gossip.flood, node)
 		}
