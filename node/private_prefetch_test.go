@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/internal/p2ptest"
 	"github.com/p2pnode/p2pnode/node"
 	"github.com/p2pnode/p2pnode/node/admin"
@@ -46,6 +47,19 @@ func prefetched(t *testing.T, n *node.Node, where, address string, header http.H
 	return ev
 }
 
+// wantOnceBut is wantOnce on a machine that has more to do than it can: a seed that
+// says nothing for so long that it is taken for dead may cost a block.
+func (v *vault) wantOnceBut(path string, data []byte) {
+	v.t.Helper()
+	silent := v.metric("p2pnode_rangeread_client_silent_total")
+	if got, size := v.origin.Bytes(path), int64(len(data)); got < size || got > size+silent*content.BlockSize {
+		v.t.Errorf("%d bytes of %d left the origin, %d sources were silent", got, size, silent)
+		for _, h := range v.origin.Hits(path) {
+			v.t.Logf("%+v", h)
+		}
+	}
+}
+
 // TestPrivatePrefetch: who has credentials brings a private file in, on the seeds
 // or here, and it leaves the origin once; it stays private. Who has none, or bad
 // ones, gets the origin's refusal.
@@ -75,7 +89,7 @@ func TestPrivatePrefetch(t *testing.T) {
 			if ev.Error != "" || ev.Bytes.Origin+ev.Bytes.Peer != int64(len(data)) {
 				t.Errorf("on the seeds: %+v, %+v", ev, ev.Bytes)
 			}
-			v.wantOnce(path, data)
+			v.wantOnceBut(path, data)
 			ev = prefetched(t, v.nodes[reader], "here", address, header)
 			if ev.Error != "" || ev.Bytes.Peer != int64(len(data)) {
 				t.Errorf("here: %+v, %+v", ev, ev.Bytes)
@@ -88,7 +102,7 @@ func TestPrivatePrefetch(t *testing.T) {
 					v.wantRefused(n, address, header, k.status)
 				}
 			}
-			v.wantOnce(path, data)
+			v.wantOnceBut(path, data)
 		})
 	}
 }

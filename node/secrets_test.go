@@ -107,6 +107,7 @@ func TestSecretsStaySecret(t *testing.T) {
 		for n := range v.nodes {
 			v.wantFile(n, address, header, data)
 		}
+		fmt.Fprintln(texts, prefetched(t, v.nodes[seeds], "seeds", address, header).Error)
 	}
 	bad := map[string]http.Header{
 		v.origin.URL + "/bearer":                                                                     {"Authorization": {secret + "wrong"}},
@@ -124,6 +125,8 @@ func TestSecretsStaySecret(t *testing.T) {
 			fmt.Fprintln(texts, res.Status, res.Header, string(body))
 			fmt.Fprintln(texts, gatewayText(t, n, address, header))
 		}
+		header.Del("Cache-Control")
+		fmt.Fprintln(texts, prefetched(t, v.nodes[seeds], "seeds", address, header).Error)
 	}
 	p2ptest.Eventually(t, 30*time.Second, func() bool { return strings.Contains(heard.String(), "/signed") }, "the files are assigned")
 	for _, n := range append(v.nodes, super) {
