@@ -47,12 +47,13 @@ func prefetched(t *testing.T, n *node.Node, where, address string, header http.H
 	return ev
 }
 
-// wantOnceBut is wantOnce on a machine that has more to do than it can: a seed that
-// says nothing for so long that it is taken for dead may cost a block.
-func (v *vault) wantOnceBut(path string, data []byte) {
+// wantCopies wants a file to have left the origin so many times. On a machine that
+// has more to do than it can, a seed that says nothing for so long that it is taken
+// for dead may cost a block.
+func (v *vault) wantCopies(path string, data []byte, copies int64) {
 	v.t.Helper()
 	silent := v.metric("p2pnode_rangeread_client_silent_total")
-	if got, size := v.origin.Bytes(path), int64(len(data)); got < size || got > size+silent*content.BlockSize {
+	if got, size := v.origin.Bytes(path), copies*int64(len(data)); got < size || got > size+silent*content.BlockSize {
 		v.t.Errorf("%d bytes of %d left the origin, %d sources were silent", got, size, silent)
 		for _, h := range v.origin.Hits(path) {
 			v.t.Logf("%+v", h)
@@ -89,7 +90,7 @@ func TestPrivatePrefetch(t *testing.T) {
 			if ev.Error != "" || ev.Bytes.Origin+ev.Bytes.Peer != int64(len(data)) {
 				t.Errorf("on the seeds: %+v, %+v", ev, ev.Bytes)
 			}
-			v.wantOnceBut(path, data)
+			v.wantCopies(path, data, 1)
 			ev = prefetched(t, v.nodes[reader], "here", address, header)
 			if ev.Error != "" || ev.Bytes.Peer != int64(len(data)) {
 				t.Errorf("here: %+v, %+v", ev, ev.Bytes)
@@ -102,7 +103,7 @@ func TestPrivatePrefetch(t *testing.T) {
 					v.wantRefused(n, address, header, k.status)
 				}
 			}
-			v.wantOnceBut(path, data)
+			v.wantCopies(path, data, 1)
 		})
 	}
 }
