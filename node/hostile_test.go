@@ -87,6 +87,7 @@ func (h *hostileSeed) serve(t *testing.T, way string) {
 		"says that nothing is there": rangeread.NewError(rangeread.StatusNotFound, "no"),
 		"is always busy":             {Status: rangeread.StatusBusy, RetryAfter: time.Hour, Size: -1},
 		"forbids":                    rangeread.NewError(rangeread.StatusForbidden, "no"),
+		"says that it has changed":   rangeread.NewError(rangeread.StatusChanged, "no"),
 	}
 	raw := map[string]func(network.Stream){
 		"says nothing":    func(network.Stream) {},
@@ -123,7 +124,7 @@ func (r refuser) Serve(context.Context, peer.ID, rangeread.Request, *rangeread.A
 func TestHostileSeed(t *testing.T) {
 	for _, way := range []string{
 		"says nothing", "resets", "closes", "sends rubbish", "sends no header", "sends wrong bytes",
-		"says that nothing is there", "is always busy", "forbids",
+		"says that nothing is there", "is always busy", "forbids", "says that it has changed",
 	} {
 		t.Run(way, func(t *testing.T) {
 			first := startNode(t, node.Config{Seed: true, OriginAllow: []string{"127.0.0.0/8"}, Beat: 200 * time.Millisecond})

@@ -155,6 +155,7 @@ type fill struct {
 	siteReader peer.ID
 	private    bool // a source wants a grant, or a better one
 	refused    *seed.OriginError
+	changed    error // what one peer says, and another is asked about
 }
 
 // Fill implements seed.Filler.
@@ -223,6 +224,8 @@ func (r *Filler) fill(ctx context.Context, job *seed.Job) error {
 // failure is the error of a fill that has no source left.
 func (f *fill) failure() error {
 	switch {
+	case f.changed != nil:
+		return f.changed
 	case f.refused != nil:
 		return f.refused
 	case f.private && !f.job.Private(): // by the word of who may lie, and nobody else could be asked

@@ -309,6 +309,26 @@ func TestCorruptSource(t *testing.T) {
 	}
 }
 
+// TestChangedByTwo: once it is known what file is read, it has become another where
+// two say so. Who asks for another peer leaves that to it.
+func TestChangedByTwo(t *testing.T) {
+	for liars := 1; liars <= 3; liars++ {
+		w := newWorld(t, 2*mib, 3, nil)
+		w.mustRead(content.Range{Len: mib})
+		for _, s := range w.sources[:liars] {
+			s.status(rangeread.StatusChanged)
+		}
+		_, err := w.read(content.Range{Off: mib, Len: mib})
+		if liars == 1 && err != nil || liars > 1 && !errors.Is(err, seed.ErrChanged) {
+			t.Errorf("%d say that it has changed: %v", liars, err)
+		}
+		w.wantAsked("[2 1 0]", 0)
+		if skip := w.sources[1].requests()[0].Skip; len(skip) != 1 || skip[0] != w.sources[0].id() {
+			t.Errorf("the second is to skip %v, want the first", skip)
+		}
+	}
+}
+
 // TestOtherAnswers: what each status of a first source leads to.
 func TestOtherAnswers(t *testing.T) {
 	for _, tc := range []struct {
@@ -317,7 +337,8 @@ func TestOtherAnswers(t *testing.T) {
 	}{
 		{rangeread.StatusNotFound, nil}, {rangeread.StatusRefer, nil}, {rangeread.StatusForbidden, nil},
 		{rangeread.StatusSequential, nil}, {rangeread.StatusInternal, nil}, {rangeread.StatusBadRequest, nil},
-		{rangeread.StatusChanged, seed.ErrChanged}, {rangeread.StatusGrant, seed.ErrPrivate}, {rangeread.StatusNotSupported, seed.ErrNotSupported},
+		{rangeread.StatusChanged, nil}, // no generation was asked for
+		{rangeread.StatusGrant, seed.ErrPrivate}, {rangeread.StatusNotSupported, seed.ErrNotSupported},
 	} {
 		t.Run(tc.status.String(), func(t *testing.T) {
 			w := newWorld(t, mib, 2, nil)

@@ -256,7 +256,7 @@ func (f *fill) answered(ctx context.Context, p peer.ID, e *rangeread.Error) erro
 	case rangeread.StatusNotSupported:
 		return fmt.Errorf("%w: %s", seed.ErrNotSupported, e.Detail)
 	case rangeread.StatusChanged:
-		return fmt.Errorf("%w: %s", seed.ErrChanged, e.Detail)
+		return f.changedBy(p, e.Detail)
 	case rangeread.StatusRange:
 		return &seed.RangeError{Size: e.Size}
 	case rangeread.StatusOriginError:
@@ -293,6 +293,24 @@ func (f *fill) answered(ctx context.Context, p peer.ID, e *rangeread.Error) erro
 		f.failed[p] = true
 		return nil
 	}
+}
+
+// changedBy takes a peer's word that the file is no longer of the generation that
+// was asked for. Another seed is asked, in its place, once, before that is believed:
+// it costs an origin whose file has changed one request more. Who was asked for no
+// generation has broken the protocol.
+func (f *fill) changedBy(p peer.ID, detail string) error {
+	f.failed[p] = true
+	_, known := f.job.Meta()
+	switch {
+	case !known && f.job.Expect.IsZero():
+	case f.changed != nil || len(f.dead) >= rangeread.MaxPath || len(f.job.Path) > 0 && f.cfg.Map.IsSeed(f.job.Task.ID):
+		return fmt.Errorf("%w: %s", seed.ErrChanged, detail)
+	default:
+		f.changed = fmt.Errorf("%w: %s", seed.ErrChanged, detail)
+		f.dead = append(f.dead, p)
+	}
+	return nil
 }
 
 // refuse takes the origin's refusal. What a client did wrong is final; else
