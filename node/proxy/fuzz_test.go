@@ -122,7 +122,7 @@ func isASCII(s string) bool {
 func FuzzReferences(f *testing.F) {
 	for _, s := range []string{
 		"/x", "x?y#z", "//other.test/x", "https://other.test/a%2fb", "https://u:p@other.test/", "javascript:alert(1)", "///other.test/x", `\\other.test`, "?q", "",
-		"/v2/a/blobs/uploads/1?state=x", "../../url/https://other.test/", "http:/other.test", "/v2//other.test/", "%2f%2fother.test", "//u:p@/x",
+		"/v2/a/blobs/uploads/1?state=x", "../../url/https://other.test/", "http:/other.test", "/v2//other.test/", "%2f%2fother.test", "//u:p@/x", "//u:\x86://u:\x86@other.test/", "/v2/x?ns=other.test", "?%6es=other.test;",
 	} {
 		f.Add(s, "/v2/a/tags/list?n=1", true)
 		f.Add(s, "/a|b", false)
@@ -138,7 +138,7 @@ func FuzzReferences(f *testing.F) {
 				t.Errorf("mirror: %q becomes %q", reference, got)
 			}
 		} else if got, err := url.Parse(mirrorReference(base.url, reference, "origin.test")); err != nil ||
-			got.Host != "origin.test" && (got.Host != "" || got.IsAbs() || !strings.HasPrefix(got.Path, "/v2/") || got.Query().Get("ns") != "origin.test" && !strings.Contains(got.RawQuery, ";")) {
+			got.Host != "origin.test" && (got.Host != "" || got.IsAbs() || !strings.HasPrefix(got.Path, "/v2/") || got.Query().Get("ns") != "origin.test") {
 			t.Errorf("mirror: %q leads to %v: %v", reference, got, err)
 		}
 		got := gatewayLocation(base.url, reference, credentials)
@@ -150,7 +150,10 @@ func FuzzReferences(f *testing.F) {
 		plain.Opaque = ""
 		want := plain.ResolveReference(ref)
 		to, err := url.Parse(raw)
-		if err != nil || !strings.EqualFold(to.Host, want.Host) || !strings.EqualFold(to.Scheme, want.Scheme) || to.User != nil || credentials && !strings.EqualFold(to.Host, "origin.test") {
+		if err != nil || !isASCII(want.Host) {
+			return // it leads nowhere: the gateway takes no such target
+		}
+		if !strings.EqualFold(to.Host, want.Host) || !strings.EqualFold(to.Scheme, want.Scheme) || to.User != nil || credentials && !strings.EqualFold(to.Host, "origin.test") {
 			t.Errorf("gateway: %q at %s becomes %q: %v", reference, base.raw, got, err)
 		}
 	})

@@ -300,7 +300,7 @@ func TestMirrorReferencesStay(t *testing.T) {
 	n := startNode(t, Config{})
 	res, _ := n.ask(t, http.MethodGet, "/v2/a/b/tags/list?n=1&ns="+f.ns())
 	escaped := strings.Replace(f.ns(), ":", "%3A", 1)
-	wantHeader(t, res.Header, "Link", `</v2/a/b/tags/list?last=v1&n=1&ns=`+escaped+`>; rel="next"`)
+	wantHeader(t, res.Header, "Link", `</v2/a/b/tags/list?ns=`+escaped+`&last=v1&n=1>; rel="next"`)
 	f.wantAsked(t, "GET /v2/a/b/tags/list?n=1")
 	res, _ = n.ask(t, http.MethodGet, "/v2/a/b/referrers/"+f.digest+"?ns="+f.ns())
 	wantStatus(t, res, 302)

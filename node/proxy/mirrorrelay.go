@@ -112,11 +112,11 @@ func mirrorReference(base *url.URL, reference, ns string) string {
 	if ns == "" || !strings.HasPrefix(to.Path, "/v2/") {
 		return to.String()
 	}
-	query := to.RawQuery
-	if query != "" {
-		query += "&"
+	query := "ns=" + url.QueryEscape(ns) // first, so that it counts before one that the registry has written
+	if to.RawQuery != "" {
+		query += "&" + to.RawQuery
 	}
-	return (&url.URL{Path: to.Path, RawPath: to.RawPath, RawQuery: query + "ns=" + url.QueryEscape(ns)}).String()
+	return (&url.URL{Path: to.Path, RawPath: to.RawPath, RawQuery: query}).String()
 }
 
 // errorCodes are the codes of the OCI distribution specification, and for the
