@@ -47,6 +47,7 @@ type Node struct {
 	// background is nil where no files are wanted whole.
 	background *prefetch.Background
 	client     *rangeread.Client
+	pace       pace
 	server     *rangeread.Server
 	limits     *limits.Limiter
 	filler     *read.Filler

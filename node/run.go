@@ -187,6 +187,6 @@ func logClose(cfg Config, part string, err error) {
 func (n *Node) beat() heartbeat.Beat {
 	return heartbeat.Beat{
 		Addrs: n.announced(), Reachability: n.reachability(), Site: n.standsAt().name, Seed: n.cfg.Seed, Version: n.cfg.Version,
-		Capacity: n.disk.Capacity(), Free: n.disk.Free(),
+		Capacity: n.disk.Capacity(), Free: n.disk.Free(), Load: n.load(time.Now()),
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/p2pnode/p2pnode/internal/p2ptest"
 	"github.com/p2pnode/p2pnode/node"
 	"github.com/p2pnode/p2pnode/node/host"
+	"github.com/p2pnode/p2pnode/supernode"
 )
 
 // TestStatusShowsSources: whom a node reads from, how fast, and whether the
@@ -65,4 +66,35 @@ func TestPeers(t *testing.T) {
 	if p := got[s.Info().Peer]; p.How != host.Direct || p.Site != "here" {
 		t.Errorf("seed %+v", p)
 	}
+}
+
+// TestLoadIsTold: a supernode hears what its members send and get.
+func TestLoadIsTold(t *testing.T) {
+	data := p2ptest.Bytes(2, 3<<20)
+	origin := p2ptest.NewOrigin(t)
+	url := origin.Add("/file", data)
+	s := startNode(t, node.Config{Seed: true, OriginAllow: []string{"127.0.0.0/8"}, Beat: 1500 * time.Millisecond})
+	r := startNode(t, node.Config{Supernodes: []string{s.Info().Supernode}, Beat: 1500 * time.Millisecond})
+	known := func() map[string]supernode.MemberStatus {
+		var got node.Status
+		if _, body := fetch(t, s.Info().Admin+"/v1/status"); json.Unmarshal(body, &got) != nil || got.Supernode == nil {
+			t.Fatalf("status: %s", body)
+		}
+		members := map[string]supernode.MemberStatus{}
+		for _, m := range got.Supernode.Members {
+			members[m.Peer.String()] = m
+		}
+		return members
+	}
+	p2ptest.Eventually(t, 20*time.Second, func() bool { return len(known()) == 2 }, "both are members")
+	if status, body := fetch(t, r.Info().Proxy+"/url/"+url); status != http.StatusOK || !bytes.Equal(body, data) {
+		t.Fatalf("read: %d, %d bytes", status, len(body))
+	}
+	var sent, got bool // the figures are of one period
+	p2ptest.Eventually(t, 20*time.Second, func() bool {
+		members := known()
+		sent = sent || members[s.Info().Peer].UploadRate > 0
+		got = got || members[r.Info().Peer].DownloadRate > 0
+		return sent && got
+	}, "the seed's upload and the reader's download")
 }

@@ -105,6 +105,7 @@ type Manager struct {
 	share      int64
 	private    *private
 	uploads    *uploads
+	sent       atomic.Int64 // bytes, to peers
 	// refusing is set while the store refuses blocks.
 	refusing atomic.Bool
 	// endless are tasks that were longer than half the store, before their

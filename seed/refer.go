@@ -131,6 +131,13 @@ func (u *uploads) enter(up upload) (referred []peer.ID) {
 	return nil
 }
 
+// count returns how many uploads run.
+func (u *uploads) count() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.running[false] + u.running[true]
+}
+
 // leave says that an upload has ended, and whether its reader got all of it.
 func (u *uploads) leave(up upload, now time.Time, whole bool) {
 	u.mu.Lock()

@@ -39,7 +39,7 @@ func (m *Manager) Serve(ctx context.Context, from peer.ID, req rangeread.Request
 	}
 	if o.grows != nil {
 		err := o.grows.serve(ctx, req, a)
-		m.metrics.servedBytes.Add(float64(a.Sent()))
+		m.served(a.Sent())
 		return err
 	}
 	defer f.use()()
@@ -60,14 +60,22 @@ func (m *Manager) Serve(ctx context.Context, from peer.ID, req rangeread.Request
 	}
 	err = m.send(ctx, f, q, header, a, req)
 	leave(err)
-	sent := float64(0)
 	if r := req.Range.Intersect(content.Span(req.Range.Off, a.Pos())); !r.Empty() {
-		sent = float64(r.Len)
+		m.served(r.Len)
 		f.demand.Add(r.Len)
 	}
-	m.metrics.servedBytes.Add(sent)
 	return wireError(err)
 }
+
+// served counts bytes sent to a peer.
+func (m *Manager) served(n int64) {
+	m.metrics.servedBytes.Add(float64(n))
+	m.sent.Add(n)
+}
+
+// Uploading returns how many bulk answers to peers run, and how many bytes peers
+// were sent since the start, by answers that have ended.
+func (m *Manager) Uploading() (running int, sent int64) { return m.uploads.count(), m.sent.Load() }
 
 // query checks a request and says what may be done for it.
 func (m *Manager) query(from peer.ID, req rangeread.Request) (query, error) {

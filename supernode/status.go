@@ -44,6 +44,11 @@ type MemberStatus struct {
 	// Capacity of the cache and Duty, what the peer is bound to hold, in bytes.
 	Capacity int64 `json:"capacity"`
 	Duty     int64 `json:"duty"`
+	// Uploads are the bulk answers to peers that ran at the last heartbeat,
+	// UploadRate and DownloadRate bytes a second to and from peers.
+	Uploads      int   `json:"uploads"`
+	UploadRate   int64 `json:"upload_rate"`
+	DownloadRate int64 `json:"download_rate"`
 	// Order is an operator's, empty where there is none.
 	Order   Order    `json:"order,omitempty"`
 	Addrs   []string `json:"addrs"`
@@ -111,6 +116,7 @@ func (m *member) status(now time.Time) MemberStatus {
 	out := MemberStatus{
 		Peer: m.id, State: m.state, AgeMs: -1, Site: m.beat.Site, Seed: m.beat.Seed,
 		Weight: m.weight, Capacity: m.beat.Capacity, Version: m.beat.Version, Addrs: []string{},
+		Uploads: m.beat.Load.Uploads, UploadRate: m.beat.Load.UploadRate, DownloadRate: m.beat.Load.DownloadRate,
 	}
 	if !m.beaten.IsZero() {
 		out.AgeMs = now.Sub(m.beaten).Milliseconds()

@@ -75,7 +75,8 @@ type Load struct {
 	Uploads int
 	// UploadRate and DownloadRate are bytes a second to and from peers.
 	UploadRate, DownloadRate int64
-	// CPU is the busy part of the machine's processors, 0 to 1.
+	// CPU is the busy part of the machine's processors, 0 to 1; 0 where it is not
+	// measured.
 	CPU float64
 }
 

@@ -50,12 +50,17 @@ type Client struct {
 	seals *lru.Cache[sealKey, struct{}]
 	// clock counts silenceTicks for every Silence, from 1 on, while Run runs.
 	clock atomic.Int64
+	// received counts the verified bytes.
+	received atomic.Int64
 
 	mu sync.Mutex
 	// mu guards the following.
 	peers  map[peer.ID]*pool
 	closed bool // Run has ended: streams are not kept
 }
+
+// Received returns how many verified bytes have come since the start.
+func (c *Client) Received() int64 { return c.received.Load() }
 
 // sealKey has the signature in it: a seal is stored and passed on with its own.
 type sealKey struct {

@@ -150,6 +150,7 @@ async function look() {
     ['Peer', m => m.peer, 'id'], ['State', m => m.order ? `${m.state}, ${m.order}` : m.state], ['Site', m => m.site || '–'],
     ['Seed', m => m.seed ? 'yes' : 'no'], ['Weight', m => m.weight.toFixed(2), 'number'],
     ['Duty', m => bytes(m.duty), 'number'], ['Capacity', m => bytes(m.capacity), 'number'],
+    ['Sends', m => `${bytes(m.upload_rate)}/s`, 'number'], ['Gets', m => `${bytes(m.download_rate)}/s`, 'number'],
     ['Heard', m => (m.age_ms / 1000).toFixed(1) + ' s ago', 'number'], ['Version', m => m.version || '–'],
   ]);
   table('assigned', own.tasks, [
