@@ -30,6 +30,7 @@ const (
 	chaosDaemons = 5
 	chaosFiles   = 20
 	chaosReaders = 4
+	maxChaosFile = 6 << 20
 	// healthyWithin bounds the time from the last fault to good health.
 	healthyWithin = 15 * time.Second
 	// excusedFor is how long after an outage of the origin a read may still be
@@ -123,9 +124,9 @@ func TestChaos(t *testing.T) {
 
 // newChaos starts the swarm.
 func newChaos(t *testing.T, r *rand.Rand) *chaos {
-	c := &chaos{t: t, r: r, origin: p2ptest.NewOrigin(t), failures: refusals{make(map[string][]time.Time)}}
+	c := &chaos{t: t, r: r, origin: p2ptest.NewOrigin(t), failures: refusals{make(map[blockOf][]time.Time)}}
 	for i := range chaosFiles {
-		data := p2ptest.Bytes(uint64(i)+100, 1<<20+r.IntN(5<<20))
+		data := p2ptest.Bytes(uint64(i)+100, 1<<20+r.IntN(maxChaosFile-(1<<20)))
 		c.data = append(c.data, data)
 		c.urls = append(c.urls, c.origin.Add(fmt.Sprintf("/file%d", i), data))
 	}
@@ -290,7 +291,7 @@ func (c *chaos) read(ctx context.Context, r *rand.Rand) {
 		case err == nil || ctx.Err() != nil && !errors.Is(err, errWrong):
 		case errors.Is(err, errWrong):
 			c.t.Error(err)
-		case n.faults.Load() != faults || begun.UnixNano() < c.outage.Load() || c.spent(file, begun):
+		case n.faults.Load() != faults || begun.UnixNano() < c.outage.Load() || c.spent(file, off, end, begun):
 			c.lost.Add(1)
 		default:
 			c.t.Errorf("%s after %v through %s, which is well: %v", time.Now().UTC().Format("15:04:05.000"), time.Since(begun), n.Peer, err)
@@ -423,10 +424,10 @@ func (c *chaos) originFlaky() {
 	c.origin.SetFault(func(r *http.Request) p2ptest.Fault {
 		switch n.Add(1) % 6 {
 		case 0:
-			c.refused(r.URL.Path)
+			c.refused(r)
 			return p2ptest.Fault{Status: http.StatusServiceUnavailable}
 		case 3:
-			c.refused(r.URL.Path)
+			c.refused(r)
 			return p2ptest.Fault{CutAfter: 100_000}
 		}
 		return p2ptest.Fault{}
@@ -439,7 +440,7 @@ func (c *chaos) originFlaky() {
 func (c *chaos) originDown() {
 	c.outage.Store(1 << 62)
 	c.origin.SetFault(func(r *http.Request) p2ptest.Fault {
-		c.refused(r.URL.Path)
+		c.refused(r)
 		return p2ptest.Fault{Status: http.StatusServiceUnavailable}
 	})
 	c.pause(1000, 4000)
@@ -459,7 +460,7 @@ func (c *chaos) recover() {
 					if err == nil {
 						break
 					}
-					if c.spent(i, time.Now()) && !errors.Is(err, errWrong) {
+					if c.spent(i, 0, min(1000, len(c.data[i])), time.Now()) && !errors.Is(err, errWrong) {
 						break
 					}
 					if errors.Is(err, errWrong) || time.Now().UnixNano() > c.outage.Load() {

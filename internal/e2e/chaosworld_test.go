@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -171,11 +172,17 @@ func write(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// refusals remembers, of each file, when the origin was made to fail a request.
-// A node asks for a block four times a minute at most while that fails, and who
-// asks it then is told so: for a minute after four failures a read may be.
+// blockOf names a block of a file.
+type blockOf struct {
+	path  string
+	index int
+}
+
+// refusals remembers, of each block, when the origin was made to fail a request for
+// it. A node asks for a block four times a minute at most while that fails, and who
+// asks it then is told so: for a minute after four failures a read of it may be.
 type refusals struct {
-	byFile map[string][]time.Time
+	byBlock map[blockOf][]time.Time
 }
 
 const (
@@ -183,18 +190,32 @@ const (
 	budgetPeriod = time.Minute
 )
 
-func (c *chaos) refused(path string) {
+// refused notes a request that is made to fail, with the blocks that it asks for;
+// all where it asks for no range: without metadata nothing of a file can be read.
+func (c *chaos) refused(r *http.Request) {
+	var first, last int
+	if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); err != nil {
+		first, last = 0, maxChaosFile
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	list := append(c.failures.byFile[path], time.Now())
-	c.failures.byFile[path] = list[max(0, len(list)-budget):]
+	for i := first >> 20; i <= last>>20; i++ {
+		b := blockOf{r.URL.Path, i}
+		list := append(c.failures.byBlock[b], time.Now())
+		c.failures.byBlock[b] = list[max(0, len(list)-budget):]
+	}
 }
 
-// spent reports whether so many requests for a file failed in the minute before a
-// moment that nodes may not ask for it then.
-func (c *chaos) spent(file int, since time.Time) bool {
+// spent reports whether so many requests for a block of a part of a file failed in
+// the minute before a moment that nodes may not ask for it then.
+func (c *chaos) spent(file, off, end int, since time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	list := c.failures.byFile[fmt.Sprintf("/file%d", file)]
-	return len(list) == budget && since.Sub(list[0]) < budgetPeriod
+	for i := off >> 20; i <= (end-1)>>20; i++ {
+		list := c.failures.byBlock[blockOf{fmt.Sprintf("/file%d", file), i}]
+		if len(list) == budget && since.Sub(list[0]) < budgetPeriod {
+			return true
+		}
+	}
+	return false
 }
