@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/peer"
 	"go.uber.org/goleak"
 
 	"github.com/p2pnode/p2pnode/internal/content"
@@ -74,7 +75,7 @@ func TestBlockInProgressIsFinished(t *testing.T) {
 		j.leave()
 		want := int64(2 * mib)
 		if joined {
-			if !j.join() {
+			if !j.join("") {
 				t.Fatal("cannot join a fill that goes on")
 			}
 			want = 3 * mib
@@ -191,4 +192,28 @@ func TestCloseDuringFills(t *testing.T) {
 	if _, err := m.Open(t.Context(), Request{Task: content.Task{ID: content.TaskID{9}}}); !errors.Is(err, ErrClosed) {
 		t.Errorf("Open after Close: %v, want ErrClosed", err)
 	}
+}
+
+// TestJoinedByAClient: a job that runs for a peer is a client's as well from when
+// one of this node's has joined it.
+func TestJoinedByAClient(t *testing.T) {
+	g := newGate(kib)
+	origin := newFakeOrigin(mib)
+	origin.step = g.step
+	m := newManager(t, origin, nil)
+	q := query{task: testTask(t), from: "peer", path: []peer.ID{"peer"}}
+	r, err := m.resolve(&q, content.Range{Len: 1})
+	if err != nil || !r.own {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	for _, c := range []struct {
+		from peer.ID
+		want bool
+	}{{"peer 2", false}, {"", true}, {"peer 3", true}} {
+		if q.from = c.from; !r.job.join(q.from) || r.job.ForClient() != c.want {
+			t.Errorf("joined by %q: for a client %t, want %t", c.from, r.job.ForClient(), c.want)
+		}
+	}
+	g.open(always)
+	<-r.job.ended
 }

@@ -89,7 +89,7 @@ func (h *Hold) tryTake(end int64) (ending *Job, err error) {
 			h.source = j.source() // stored a moment ago
 		}
 		return nil, nil
-	case fl == nil && f.aheadLocked(h.i) && f.whole.join():
+	case fl == nil && f.aheadLocked(h.i) && f.whole.join(h.q.from):
 		fl = newFlight(f.name(h.i), f.whole, f.m.buffers)
 		fl.way = fromOrigin
 		f.flights[keyOf(h.i, f.whole)] = fl
@@ -108,7 +108,7 @@ func (h *Hold) tryTake(end int64) (ending *Job, err error) {
 	case !fl.unfinished(): // it needs its job no more
 		h.hold(fl, nil)
 		return nil, nil
-	case !fl.job.join():
+	case !fl.job.join(h.q.from):
 		return fl.job, nil
 	}
 	h.hold(fl, fl.job)

@@ -76,6 +76,7 @@ type Job struct {
 	mu sync.Mutex
 	// mu guards the following.
 	followers int
+	client    bool    // a client of this node follows it, or did
 	way       way     // written by the job's goroutine alone
 	from      peer.ID // who is asked, where way is fromPeer or fromSite
 	gone      bool    // ended, or about to: join no more
@@ -83,15 +84,25 @@ type Job struct {
 	read      int64   // pos, of a job that reads all of the file
 }
 
-// join adds a follower; it reports false where the job is being cancelled.
-func (j *Job) join() bool {
+// join adds a follower, a peer or, "", a client of this node; it reports false
+// where the job is being cancelled.
+func (j *Job) join(from peer.ID) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.gone {
 		return false
 	}
+	j.client = j.client || from == ""
 	j.followers++
 	return true
+}
+
+// ForClient reports whether a client of this node waits for the job, or did: it
+// may have joined one that runs for a peer.
+func (j *Job) ForClient() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.client || len(j.Path) == 0
 }
 
 // stay adds a follower that never leaves: only stop ends the job early then.

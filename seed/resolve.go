@@ -195,7 +195,7 @@ func (m *Manager) resolve(q *query, want content.Range) (resolution, error) {
 	defer m.mu.Unlock()
 	if j := m.resolves[q.task.ID]; j != nil {
 		// One that asks less than we do is waited for: it may have asked enough.
-		return resolution{job: j, joined: (j.Validate || !q.validate) && j.join()}, nil
+		return resolution{job: j, joined: (j.Validate || !q.validate) && j.join(q.from)}, nil
 	}
 	if g := m.growingForLocked(q); g != nil {
 		return resolution{grows: g}, nil

@@ -162,7 +162,7 @@ type fill struct {
 func (r *Filler) Fill(ctx context.Context, job *seed.Job) error {
 	for {
 		err := r.fill(ctx, job)
-		if err == nil || ctx.Err() != nil || len(job.Path) > 0 || time.Since(r.started) > r.cfg.Start || !unreached(err) {
+		if err == nil || ctx.Err() != nil || !job.ForClient() || time.Since(r.started) > r.cfg.Start || !unreached(err) {
 			return err
 		}
 		if err := sleep(ctx, lookAgain); err != nil {
