@@ -121,6 +121,9 @@ type Config struct {
 	// multicast DNS, also while no supernode is reached. Without a swarm, and where
 	// Listen is on loopback alone, it does nothing.
 	MDNS bool
+	// Uplink bounds what this node sends and gets beyond its site, by the time of
+	// day. Default no bound.
+	Uplink Uplink
 	// Seed lets the supernode elect this node to read origins for others.
 	Seed bool
 	// CacheSize bounds the stored blocks, in bytes. Default DefaultCacheSize.

@@ -211,6 +211,7 @@ func (n *Node) wire() {
 	n.filler = read.NewFiller(read.FillerConfig{
 		Self: n.self, Client: n.client, Origin: n.origin, Map: sources{n.seeds}, Health: n.seeds,
 		Providers: providers{n.providers, n.host, n.seeds}, Seed: cfg.Seed, Fallback: cfg.OriginFallback, Start: poolWait,
+		Pace:   n.slowDown,
 		Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	n.files = seed.New(seed.Config{
@@ -220,10 +221,11 @@ func (n *Node) wire() {
 	})
 	n.transfers = n.newTransfers()
 	if cfg.Fill == FillWhole || slices.ContainsFunc(cfg.Rules, func(r Rule) bool { return r.Prefetch == proxy.PrefetchWhole }) {
-		n.background = prefetch.NewBackground(n.transfers.Prefetcher, cfg.FillTasks, cfg.FillRate)
+		n.background = prefetch.NewBackground(n.transfers.Prefetcher, cfg.FillTasks, cfg.FillRate, n.backgroundTurn)
 	}
-	n.limits = limits.New(counted{n.files, n})
-	n.server = rangeread.NewServer(rangeread.ServerConfig{Host: n.host, Handler: n.limits, Logger: cfg.Logger, Registerer: cfg.Registerer})
+	n.limits = limits.New(counted{n.files, n}, n.seeds.Near)
+	n.limits.SetUplink(n.cfg.Uplink.now().Rate)
+	n.server = rangeread.NewServer(rangeread.ServerConfig{Host: n.host, Handler: n.limits, Pace: n.limits.Up, Logger: cfg.Logger, Registerer: cfg.Registerer})
 }
 
 // describe fills the ready line.

@@ -92,6 +92,9 @@ func (n *Node) swarmParts() []func(context.Context) error {
 			return n.host.Run(ctx, func() []peer.AddrInfo { return wanted(n.seeds.Pool(), n.host.Met(), n.self, n.supernodes) })
 		},
 	}
+	if len(n.cfg.Uplink.Schedule) > 0 {
+		parts = append(parts, n.followSchedule)
+	}
 	if n.infersSite() {
 		parts = append(parts, n.settle)
 	}

@@ -98,3 +98,41 @@ func TestLoadIsTold(t *testing.T) {
 		return sent && got
 	}, "the seed's upload and the reader's download")
 }
+
+// TestUplinkRate: a node gives and takes no faster than its bounds, which are
+// changed while it runs.
+func TestUplinkRate(t *testing.T) {
+	const rate, size = 1 << 20, 2 << 20
+	origin := p2ptest.NewOrigin(t)
+	s := startNode(t, node.Config{Seed: true, OriginAllow: []string{"127.0.0.0/8"}, Uplink: node.Uplink{Rate: rate}})
+	r := startNode(t, node.Config{Supernodes: []string{s.Info().Supernode}})
+	// What may come at once after a pause does not count, and the last piece waits
+	// for nothing behind it.
+	least := time.Second * (size - 512<<10) / rate
+	read := func(name string, from *node.Node) time.Duration {
+		data := p2ptest.Bytes(3, size)
+		url := origin.Add("/"+name, data)
+		start := time.Now()
+		if status, body := fetch(t, from.Info().Proxy+"/url/"+url); status != http.StatusOK || !bytes.Equal(body, data) {
+			t.Fatalf("%s: %d, %d bytes", name, status, len(body))
+		}
+		return time.Since(start)
+	}
+	if took := read("down", s); took < least {
+		t.Errorf("%d bytes came in %v, sooner than in %v", size, took, least)
+	}
+	limits := func(text string) {
+		resp, err := http.Post(s.Info().Admin+"/v1/limits", "application/json", strings.NewReader(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatalf("%s: %s", text, resp.Status)
+		}
+	}
+	limits(`{"down_bytes_per_second": 0}`)
+	if took := read("up", r); took < least {
+		t.Errorf("%d bytes were sent in %v, sooner than in %v", size, took, least)
+	}
+}

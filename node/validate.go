@@ -59,6 +59,7 @@ func (c Config) Validate() error {
 		checkAdmin("admin", c.Admin),
 		checkLabel("site", c.Site),
 		checkRange("cache-size", c.CacheSize, minCacheSize, 1<<62),
+		checkUplink(c.Uplink),
 		checkFill(c.Fill),
 		checkRange("fill-rate", c.FillRate, 0, 1<<50),
 		checkRange("fill-tasks", int64(c.FillTasks), 1, 64),

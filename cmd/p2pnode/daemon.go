@@ -98,7 +98,10 @@ func (d *daemonSettings) bind(a *app, f *pflag.FlagSet) {
 	f.StringVar(&cfg.OriginCA, "origin-ca", "", "`file` of certificates to trust of origins, besides the system's")
 	toggleVar(f, &cfg.OriginFallback, "origin-fallback", true, "read the origin when no seed and no peer can serve")
 	f.Var(ruleList{&cfg.Rules}, "rules", "")
-	_ = f.MarkHidden("rules") // it is there: in the file alone
+	f.Var(uplinkValue{&cfg.Uplink}, "uplink", "")
+	for _, name := range []string{"rules", "uplink"} {
+		_ = f.MarkHidden(name) // it is there: in the file alone
+	}
 }
 
 // config returns what the flags come to.

@@ -35,17 +35,8 @@ func (l ruleList) decode(path string, value *yaml.Node) error {
 			return usagef("%s:%d: rules: each is a mapping, such as {host: example.com, action: direct}", path, item.Line)
 		}
 		var r node.Rule
-		seen := make(map[string]bool)
-		for i := 0; i+1 < len(item.Content); i += 2 {
-			key, v := item.Content[i], item.Content[i+1]
-			err := setRule(&r, key.Value, v)
-			if seen[key.Value] {
-				err = errors.New("is there twice: keep one")
-			}
-			if err != nil {
-				return usagef("%s:%d: rules: key %q %w", path, key.Line, key.Value, err)
-			}
-			seen[key.Value] = true
+		if err := eachKey(path, "rules", item, func(key string, v *yaml.Node) error { return setRule(&r, key, v) }); err != nil {
+			return err
 		}
 		*l.rules = append(*l.rules, r)
 	}

@@ -2,7 +2,9 @@
 // run at once, how many one peer begins a second, and how many files one peer
 // has it look at a minute. What is over a bound is answered BUSY before anything
 // is done for it, so that an overloaded node spends itself on the reads that it
-// has taken on. The bounds can be changed while it runs.
+// has taken on. It also bounds the bytes a second that a node sends and gets over
+// the uplink of its site, and those that one peer gets: these wait. The bounds can
+// be changed while it runs.
 //
 // The bytes of one answer, the streams of a peer and its reads at once are
 // bounded by protocols/rangeread, memory by the resource manager of node/host.
@@ -14,6 +16,7 @@ import (
 	"fmt"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
@@ -45,7 +48,19 @@ type Limits struct {
 	// which this node may then have to ask an origin for; the same one again
 	// counts no more. Default 6000, and as many at once.
 	PeerTasks float64 `json:"peer_tasks_per_minute"`
+	// Up is how many bytes of files a second are sent to peers beyond this node's
+	// site, all together; Down how many come from those and from origins. A node
+	// without a site counts all peers. Default none; small reads, of less than 16
+	// KiB, do not wait, but count.
+	Up   float64 `json:"up_bytes_per_second"`
+	Down float64 `json:"down_bytes_per_second"`
+	// PeerUp is how many bytes of files a second one peer is sent. Default none.
+	PeerUp float64 `json:"peer_up_bytes_per_second"`
 }
+
+// MinBytes is the least bound on bytes a second that is taken: with less a block
+// takes longer than a reader waits for it.
+const MinBytes = 16 << 10
 
 // Default returns the limits of a node that has just started.
 func Default() Limits { return Limits{Reads: 2048, PeerReads: 50_000, PeerTasks: 6000} }
@@ -57,6 +72,11 @@ func (l Limits) Validate() error {
 			return fmt.Errorf("limit %s is %v: must be from 0 (for none) to 1e9", name, v)
 		}
 	}
+	for name, v := range map[string]float64{"up_bytes_per_second": l.Up, "down_bytes_per_second": l.Down, "peer_up_bytes_per_second": l.PeerUp} {
+		if v != 0 && !(v >= MinBytes && v <= 1e15) {
+			return fmt.Errorf("limit %s is %v: must be 0 (for none) or from %d to 1e15", name, v, MinBytes)
+		}
+	}
 	return nil
 }
 
@@ -64,23 +84,33 @@ func (l Limits) Validate() error {
 // concurrent use.
 type Limiter struct {
 	next rangeread.Handler
+	near func(peer.ID) bool
+	// counts is set while there is a bound on bytes: without one no answer takes mu
+	// for each of its frames.
+	counts atomic.Bool
 
 	mu sync.Mutex
 	// mu guards the following.
-	limits Limits
-	active int
-	peers  *simplelru.LRU[peer.ID, *account]
+	limits   Limits
+	active   int
+	peers    *simplelru.LRU[peer.ID, *account]
+	up, down *rate.Limiter // of the uplink
 }
 
 // account is what one peer has used up.
 type account struct {
 	reads, tasks *rate.Limiter
+	up           *rate.Limiter // of bytes
 	seen         *simplelru.LRU[content.TaskID, struct{}]
 }
 
-// New returns a limiter with the default limits.
-func New(next rangeread.Handler) *Limiter {
-	return &Limiter{next: next, limits: Default(), peers: newLRU[peer.ID, *account](maxPeers)}
+// New returns a limiter with the default limits. near says which peers are at
+// this node's site, so that what goes there crosses no uplink; it must not block.
+func New(next rangeread.Handler, near func(peer.ID) bool) *Limiter {
+	return &Limiter{
+		next: next, near: near, limits: Default(), peers: newLRU[peer.ID, *account](maxPeers),
+		up: newBytes(0), down: newBytes(0),
+	}
 }
 
 func newLRU[K comparable, V any](size int) *simplelru.LRU[K, V] {
@@ -107,14 +137,7 @@ func (l *Limiter) enter(from peer.ID, req rangeread.Request) string {
 	if l.limits.Reads > 0 && l.active >= l.limits.Reads {
 		return "too many reads at once"
 	}
-	acc, ok := l.peers.Get(from)
-	if !ok {
-		acc = &account{
-			reads: bucket(l.limits.PeerReads, l.limits.PeerReads), tasks: bucket(l.limits.PeerTasks/60, l.limits.PeerTasks),
-			seen: newLRU[content.TaskID, struct{}](maxTasks),
-		}
-		l.peers.Add(from, acc)
-	}
+	acc := l.account(from)
 	if !acc.reads.Allow() {
 		return "too many reads of this peer"
 	}
@@ -128,6 +151,19 @@ func (l *Limiter) enter(from peer.ID, req rangeread.Request) string {
 	}
 	l.active++
 	return ""
+}
+
+// account returns a peer's. The caller holds mu.
+func (l *Limiter) account(of peer.ID) *account {
+	acc, ok := l.peers.Get(of)
+	if !ok {
+		acc = &account{
+			reads: bucket(l.limits.PeerReads, l.limits.PeerReads), tasks: bucket(l.limits.PeerTasks/60, l.limits.PeerTasks),
+			up: newBytes(l.limits.PeerUp), seen: newLRU[content.TaskID, struct{}](maxTasks),
+		}
+		l.peers.Add(of, acc)
+	}
+	return acc
 }
 
 func (l *Limiter) leave() {
@@ -151,7 +187,8 @@ func (l *Limiter) Limits() Limits {
 	return l.limits
 }
 
-// Set changes the limits at once, for reads to come; those that run go on.
+// Set changes the limits at once: of reads for those to come, of bytes also for
+// those that run.
 func (l *Limiter) Set(to Limits) error {
 	if err := to.Validate(); err != nil {
 		return err
@@ -159,6 +196,7 @@ func (l *Limiter) Set(to Limits) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.limits = to
+	l.setBytes()
 	l.peers.Purge()
 	return nil
 }

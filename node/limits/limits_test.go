@@ -36,7 +36,7 @@ func busy(err error) bool {
 func TestOverloadIsRefusedAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := make(handler)
-		l := New(h)
+		l := New(h, nowhere)
 		if err := l.Set(Limits{Reads: 3}); err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func TestPeerRates(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := make(handler)
 		close(h)
-		l := New(h)
+		l := New(h, nowhere)
 		if err := l.Set(Limits{PeerReads: 10, PeerTasks: 6}); err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func TestPeerRates(t *testing.T) {
 }
 
 func TestChange(t *testing.T) {
-	l := New(make(handler))
+	l := New(make(handler), nowhere)
 	got, err := l.Change([]byte(`{"reads": 7}`))
 	want := Default()
 	want.Reads = 7
@@ -131,7 +131,7 @@ func FuzzChange(f *testing.F) {
 	f.Add([]byte(`{"peer_tasks_per_minute": 1e300}`))
 	f.Add([]byte(`null`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		l := New(make(handler))
+		l := New(make(handler), nowhere)
 		if _, err := l.Change(text); err != nil && l.Limits() != Default() {
 			t.Errorf("%q is refused, and changes the limits: %v", text, err)
 		}

@@ -48,3 +48,9 @@ func (m *Map) Far(reader, holder peer.ID) bool {
 	}
 	return from != "" && from != p.home || to != "" && to == p.home
 }
+
+// Near reports whether a peer of the pool is at this node's site.
+func (m *Map) Near(id peer.ID) bool {
+	p := m.poolOf(m.snap.Load(), m.order([]byte(m.cfg.Self)), m.cfg.Now().UnixNano())
+	return p != nil && p.home != "" && p.site(id) == p.home
+}

@@ -27,6 +27,7 @@ const maxStripe = 4 << 20
 // whose readers never pause brings nothing in.
 type Background struct {
 	p     *Prefetcher
+	may   func(ctx context.Context) error
 	limit *rate.Limiter
 	tasks int
 	queue chan waiting
@@ -43,14 +44,15 @@ type waiting struct {
 
 // NewBackground returns a Background that brings in so many files at a time, all
 // together at bytesPerSecond in the mean (0: any), of what peers and origins send.
+// may waits until the next stripe may be begun, or returns an error when ctx ends.
 // It starts nothing.
-func NewBackground(p *Prefetcher, tasks int, bytesPerSecond int64) *Background {
+func NewBackground(p *Prefetcher, tasks int, bytesPerSecond int64, may func(ctx context.Context) error) *Background {
 	limit := rate.Inf
 	if bytesPerSecond > 0 {
 		limit = rate.Limit(bytesPerSecond)
 	}
 	return &Background{
-		p: p, limit: rate.NewLimiter(limit, maxStripe), tasks: tasks,
+		p: p, may: may, limit: rate.NewLimiter(limit, maxStripe), tasks: tasks,
 		queue: make(chan waiting, maxWaiting), known: map[content.TaskID]struct{}{},
 	}
 }
@@ -103,7 +105,7 @@ func (b *Background) fill(ctx context.Context, w waiting) error {
 		return err
 	}
 	files := b.p.cfg.Files
-	if err := files.Quiet(ctx); err != nil {
+	if err := b.turn(ctx); err != nil {
 		return err
 	}
 	f, err := files.Open(ctx, seed.Request{Task: task, Origin: origin, Want: content.Range{Len: 1}, Background: true})
@@ -116,7 +118,7 @@ func (b *Background) fill(ctx context.Context, w waiting) error {
 		return errLarge
 	}
 	for _, part := range f.Meta().Layout().Stripes(whole) {
-		if err := files.Quiet(ctx); err != nil {
+		if err := b.turn(ctx); err != nil {
 			return err
 		}
 		if f.Has(part) {
@@ -131,4 +133,12 @@ func (b *Background) fill(ctx context.Context, w waiting) error {
 		}
 	}
 	return nil
+}
+
+// turn waits until something may be brought in, and nobody waits for anything.
+func (b *Background) turn(ctx context.Context) error {
+	if err := b.may(ctx); err != nil {
+		return err
+	}
+	return b.p.cfg.Files.Quiet(ctx)
 }

@@ -67,7 +67,7 @@ func newStage(t *testing.T, blocks int, bytesPerSecond int64) *stage {
 		VerifySeal: func(content.BlockName, content.Seal) error { return nil },
 	})
 	peers := &seeds{}
-	s.Background = NewBackground(New(Config{Self: self, Files: s.files, Map: peers, Peers: peers, Health: peers}), 2, bytesPerSecond)
+	s.Background = NewBackground(New(Config{Self: self, Files: s.files, Map: peers, Peers: peers, Health: peers}), 2, bytesPerSecond, func(context.Context) error { return nil })
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx) }()

@@ -93,6 +93,9 @@ type FillerConfig struct {
 	// then a fill for a client of this node that finds no source looks again,
 	// instead of failing. 0: it fails.
 	Start time.Duration
+	// Pace is told of n bytes that came from a peer, "" for an origin, and waits
+	// until more may come, or returns an error when ctx ends; nil for none.
+	Pace func(ctx context.Context, from peer.ID, n int) error
 	// Logger; nil discards. Registerer; nil for none.
 	Logger     *slog.Logger
 	Registerer prometheus.Registerer
@@ -113,6 +116,9 @@ func NewFiller(cfg FillerConfig) *Filler {
 	log := cfg.Logger
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Pace == nil {
+		cfg.Pace = func(context.Context, peer.ID, int) error { return nil }
 	}
 	return &Filler{cfg: cfg, log: log, metrics: newMetrics(cfg.Registerer), probes: make(chan probe, maxProbes), started: time.Now(), closed: newClosed()}
 }

@@ -126,7 +126,11 @@ func (f *fill) held(ctx context.Context, p peer.ID) error {
 	if job.Pos() != req.Range.Off {
 		return nil
 	}
-	err = f.receive(ctx, body, func() { watch.Reset(patience) })
+	err = f.receive(ctx, body, func(n int) error {
+		watch.Stop()
+		defer watch.Reset(patience)
+		return f.cfg.Pace(ctx, p, n)
+	})
 	if errors.Is(err, rangeread.ErrCorrupt) {
 		f.metrics.wrongAnswers.Inc()
 		f.cfg.Health.Wrong(p)

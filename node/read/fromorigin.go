@@ -73,6 +73,9 @@ func (f *fill) pour(ctx context.Context, resp *origin.Response) error {
 			if err := job.Advance(n); err != nil {
 				return err
 			}
+			if err := f.cfg.Pace(ctx, "", n); err != nil {
+				return err
+			}
 		}
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err

@@ -39,7 +39,7 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 		return f.sealFrom(body)
 	}
 	if body.Header.Size < 0 {
-		return f.growFromPeer(ctx, body, want.Empty())
+		return f.growFromPeer(ctx, p, body, want.Empty())
 	}
 	ours := !noFill && !known && f.ours(body.Header.Meta)
 	if ours {
@@ -51,7 +51,7 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 	if ours || job.Pos() != want.Off {
 		return nil // the next source is this node, or others have had these bytes first
 	}
-	return f.receive(ctx, body, func() {})
+	return f.receive(ctx, body, func(n int) error { return f.cfg.Pace(ctx, p, n) })
 }
 
 // ask says that a peer is about to be asked.
@@ -96,8 +96,9 @@ func (f *fill) ours(meta content.Meta) bool {
 	return owner == f.cfg.Self && f.mayAskOrigin() && f.cfg.Seed
 }
 
-// receive takes the pieces of a body into the job, and calls came after each.
-func (f *fill) receive(ctx context.Context, body *rangeread.Body, came func()) error {
+// receive takes the pieces of a body into the job, and calls came after each with
+// its length; an error of that ends it.
+func (f *fill) receive(ctx context.Context, body *rangeread.Body, came func(n int) error) error {
 	job := f.job
 	end := job.Want().End()
 	var partial []byte // a leaf of which the job has the first bytes
@@ -136,7 +137,9 @@ func (f *fill) receive(ctx context.Context, body *rangeread.Body, came func()) e
 			return err
 		}
 		f.metrics.peerBytes.Add(float64(len(p.Data)))
-		came()
+		if err := came(len(p.Data)); err != nil {
+			return err
+		}
 	}
 	if job.Pos() >= end {
 		_, _ = body.Next(nil) // END, so that the stream serves again; a failure costs the stream alone

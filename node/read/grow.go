@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/p2pnode/p2pnode/protocols/rangeread"
 	"github.com/p2pnode/p2pnode/seed"
 	"github.com/p2pnode/p2pnode/seed/origin"
@@ -28,6 +30,9 @@ func (f *fill) growFromOrigin(ctx context.Context, resp *origin.Response) error 
 		if err := job.Append(buf[:n]); err != nil {
 			return localError{err}
 		}
+		if err := f.cfg.Pace(ctx, "", n); err != nil {
+			return err
+		}
 		if errors.Is(err, io.EOF) {
 			return job.Grown(ctx)
 		}
@@ -39,7 +44,7 @@ func (f *fill) growFromOrigin(ctx context.Context, resp *origin.Response) error 
 
 // growFromPeer reads a file whose size the head does not know yet, or takes its
 // metadata alone.
-func (f *fill) growFromPeer(ctx context.Context, body *rangeread.Body, bare bool) error {
+func (f *fill) growFromPeer(ctx context.Context, from peer.ID, body *rangeread.Body, bare bool) error {
 	job := f.job
 	found := seed.Found{Meta: body.Header.Meta, CacheControl: body.Header.CacheControl, Age: body.Header.Age}
 	if bare {
@@ -60,6 +65,9 @@ func (f *fill) growFromPeer(ctx context.Context, body *rangeread.Body, bare bool
 		f.metrics.peerBytes.Add(float64(len(fresh)))
 		if err := job.Append(fresh); err != nil {
 			return localError{err}
+		}
+		if err := f.cfg.Pace(ctx, from, len(p.Data)); err != nil {
+			return err
 		}
 	}
 }

@@ -181,6 +181,9 @@ func (a *Answer) Seal(i int64, seal content.Seal) error {
 func (a *Answer) data(to int64, read func(p []byte, off int64) error) error {
 	for a.pos < to {
 		n := min(to-a.pos, MaxData)
+		if err := a.pace(n); err != nil {
+			return err
+		}
 		p, undo, err := a.fw.data(int(n))
 		if a.stream(err) != nil {
 			return err
@@ -198,6 +201,23 @@ func (a *Answer) data(to int64, read func(p []byte, off int64) error) error {
 		}
 	}
 	return nil
+}
+
+// pace waits where ServerConfig.Pace says so, as any source does that waits its
+// turn.
+func (a *Answer) pace(n int64) error {
+	srv := a.session.srv
+	if srv.cfg.Pace == nil {
+		return nil
+	}
+	wait := srv.cfg.Pace(a.session.from, int(n))
+	if wait <= 0 || n < content.LeafSize {
+		return nil
+	}
+	due := make(chan struct{})
+	t := time.AfterFunc(wait, func() { close(due) })
+	defer t.Stop()
+	return a.Wait(context.Background(), WaitQueue, due) // ends with the stream, as that does with the server
 }
 
 // Pos returns the offset of the next byte to send; Done whether all was sent.

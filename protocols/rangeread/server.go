@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -28,6 +29,10 @@ type Handler interface {
 type ServerConfig struct {
 	Host    host.Host
 	Handler Handler
+	// Pace is told of n bytes of a file before they are sent to a peer and returns
+	// for how long they have to wait; nil for none. The reader gets WAIT meanwhile.
+	// Less than a leaf (16 KiB) does not wait. It must not block.
+	Pace func(to peer.ID, n int) time.Duration
 	// Logger; nil discards.
 	Logger *slog.Logger
 	// Registerer of the metrics; nil for none.
