@@ -22,22 +22,11 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/multiformats/go-multiaddr"
 	quic "github.com/quic-go/quic-go"
+
+	"github.com/p2pnode/p2pnode/internal/p2ptest"
 )
 
 var muxers = []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
-
-func tlsKey(t *testing.T) (crypto.PrivKey, peer.ID) {
-	t.Helper()
-	key, _, err := crypto.GenerateEd25519Key(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := peer.IDFromPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key, id
-}
 
 // shake runs a handshake over a pipe; want is whom the client dials.
 func shake(t *testing.T, client, server sec.SecureTransport, want peer.ID) (a, b sec.SecureConn, err error) {
@@ -69,7 +58,7 @@ func shake(t *testing.T, client, server sec.SecureTransport, want peer.ID) (a, b
 // A machine without a clock of its own starts in 2000, as time does in a bubble of
 // synctest; the other's certificate is of today.
 func TestTLSClocksApart(t *testing.T) {
-	key, today := tlsKey(t)
+	key, today := p2ptest.Key(t)
 	public := key.GetPublic()
 	now, err := newTLS(libp2ptls.ID, key, muxers)
 	if err != nil {
@@ -80,7 +69,7 @@ func TestTLSClocksApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		key, id := tlsKey(t)
+		key, id := p2ptest.Key(t)
 		then, err := newTLS(libp2ptls.ID, key, muxers)
 		if err != nil {
 			t.Fatal(err)
@@ -107,9 +96,9 @@ func TestTLSClocksApart(t *testing.T) {
 // TestTLSRefuses: who is dialled is who answers; and other nodes of libp2p are
 // understood, those too that do not choose the muxer in the handshake.
 func TestTLSRefuses(t *testing.T) {
-	keyA, _ := tlsKey(t)
-	keyB, b := tlsKey(t)
-	_, other := tlsKey(t)
+	keyA, _ := p2ptest.Key(t)
+	keyB, b := p2ptest.Key(t)
+	_, other := p2ptest.Key(t)
 	ours, err := newTLS(libp2ptls.ID, keyA, muxers)
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +136,7 @@ func TestTLSRefuses(t *testing.T) {
 
 // Both transports of a host show the certificate withoutDates.
 func TestTLSOfAHost(t *testing.T) {
-	key, id := tlsKey(t)
+	key, id := p2ptest.Key(t)
 	listen := []multiaddr.Multiaddr{multiaddr.StringCast("/ip4/127.0.0.1/tcp/0"), multiaddr.StringCast("/ip4/127.0.0.1/udp/0/quic-v1")}
 	h, err := New(Config{Key: key, Listen: listen})
 	if err != nil {
