@@ -364,8 +364,15 @@ func (f *fill) nextSeed() (Source, bool) {
 	if f.doubt(sources) {
 		sources = f.cfg.Map.Sources(buf[:0], f.job.Task.ID, stripe, sequential, f.dead)
 	}
+	var last Source
 	for _, s := range sources {
 		switch {
+		case s.Held && !f.named() && s.Peer != f.cfg.Self && !f.failed[s.Peer] && !slices.Contains(f.job.Path, s.Peer):
+			// What it holds may be old, which nobody sees before it is known which
+			// generation there is: it comes after those who find out.
+			if last.Peer == "" {
+				last = s
+			}
 		case s.Peer == f.cfg.Self:
 			if f.mayAskOrigin() && f.cfg.Seed {
 				return s, true
@@ -374,7 +381,7 @@ func (f *fill) nextSeed() (Source, bool) {
 			return s, true
 		}
 	}
-	return Source{}, false
+	return last, last.Peer != ""
 }
 
 // doubt sets those apart that failed a moment ago, and has the filler see
