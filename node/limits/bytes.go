@@ -8,6 +8,11 @@ import (
 	"golang.org/x/time/rate"
 )
 
+// maxWait bounds how far ahead a bucket is drawn on: one that so many wait for
+// gives way for more, rather than have peers wait until they take this node for
+// dead, or those who have left use up what others could have.
+const maxWait = 10 * time.Second
+
 // byteBurst is how many bytes may come at once after a pause: two frames of
 // rangeread.
 const byteBurst = 256 << 10
@@ -84,9 +89,13 @@ func setRate(b *rate.Limiter, perSecond float64) {
 }
 
 // reserve takes n bytes out of a bucket, also where it does not have them, and
-// returns when it will have had them. Who comes later waits for these too.
+// returns when it will have had them, maxWait at most. Who comes later waits for
+// these too.
 func reserve(b *rate.Limiter, now time.Time, n int) (wait time.Duration) {
 	for n > 0 {
+		if b.Limit() != rate.Inf && b.TokensAt(now) < -maxWait.Seconds()*float64(b.Limit()) {
+			return maxWait
+		}
 		part := min(n, byteBurst)
 		wait = b.ReserveN(now, part).DelayFrom(now)
 		n -= part

@@ -50,8 +50,8 @@ type Limits struct {
 	PeerTasks float64 `json:"peer_tasks_per_minute"`
 	// Up is how many bytes of files a second are sent to peers beyond this node's
 	// site, all together; Down how many come from those and from origins. A node
-	// without a site counts all peers. Default none; small reads, of less than 16
-	// KiB, do not wait, but count.
+	// without a site counts all peers. Default none; small reads, of 16 KiB at
+	// most, do not wait, but count.
 	Up   float64 `json:"up_bytes_per_second"`
 	Down float64 `json:"down_bytes_per_second"`
 	// PeerUp is how many bytes of files a second one peer is sent. Default none.

@@ -211,7 +211,7 @@ func (a *Answer) pace(n int64) error {
 		return nil
 	}
 	wait := srv.cfg.Pace(a.session.from, int(n))
-	if wait <= 0 || n < content.LeafSize {
+	if wait <= 0 || n <= content.LeafSize {
 		return nil
 	}
 	due := make(chan struct{})

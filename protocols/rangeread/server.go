@@ -31,7 +31,7 @@ type ServerConfig struct {
 	Handler Handler
 	// Pace is told of n bytes of a file before they are sent to a peer and returns
 	// for how long they have to wait; nil for none. The reader gets WAIT meanwhile.
-	// Less than a leaf (16 KiB) does not wait. It must not block.
+	// A leaf (16 KiB) alone, or less, does not wait. It must not block.
 	Pace func(to peer.ID, n int) time.Duration
 	// Logger; nil discards.
 	Logger *slog.Logger
