@@ -26,6 +26,9 @@ const (
 	// mdnsJoin whether it has a certificate to show.
 	mdnsLook = 2 * time.Second
 	mdnsJoin = 200 * time.Millisecond
+	// mdnsClose is what its end may take: where a machine has no IPv6 at all,
+	// libp2p's waits for itself for ever.
+	mdnsClose = 2 * time.Second
 	// nearTTL is how long the addresses of a found peer are good.
 	nearTTL = 3 * mdnsRenew
 	// maxNear bounds the peers that are remembered as found, maxNearAddrs the
@@ -80,7 +83,7 @@ func (n *near) run(ctx context.Context) {
 			failed = false
 		}
 		n.rest(ctx, wait, at)
-		_ = s.Close() // it is always nil
+		_ = n.h.closeWithin(mdnsClose, s) // it is always nil
 	}
 }
 
@@ -116,7 +119,12 @@ func (n *near) hear(info peer.AddrInfo, onLink func(multiaddr.Multiaddr) bool) {
 	if len(addrs) == 0 || info.ID == n.h.ID() || !n.remember(info.ID) {
 		return
 	}
-	n.h.Peerstore().AddAddrs(info.ID, addrs, nearTTL)
+	// Who has announced others in its name before must not crowd out what is known
+	// of it otherwise: the peerstore has room for 64 addresses of a peer.
+	of := n.h.Peerstore().Addrs(info.ID)
+	if known := len(slices.DeleteFunc(of, func(a multiaddr.Multiaddr) bool { return !onLink(a) })); known < maxNearAddrs {
+		n.h.Peerstore().AddAddrs(info.ID, addrs, nearTTL)
+	}
 	select {
 	case n.found <- peer.AddrInfo{ID: info.ID, Addrs: addrs}:
 	default: // the keeper has enough to do; it is said again

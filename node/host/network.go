@@ -66,7 +66,7 @@ func (h *Host) Uplink() (netip.Addr, bool) {
 	if h.nat == nil {
 		return netip.Addr{}, false
 	}
-	return h.nat.reach.uplink()
+	return h.nat.reach.uplink(func(id peer.ID) bool { return h.cfg.Gate == nil || h.cfg.Gate.Role(id) != 0 })
 }
 
 // Announced returns the addresses to tell others, the best first and in a stable

@@ -221,17 +221,18 @@ func (r *reach) outside() []netip.Addr {
 	return out
 }
 
-// uplink returns the public address, none of this host's own, at which most of the
-// peers that saw it did, the smallest where as many saw another; false where none
-// did.
-func (r *reach) uplink() (best netip.Addr, ok bool) {
+// uplink returns the public address at which most of the members that saw this
+// host did, the smallest where as many saw another; false where none did, or it
+// is one of the host's own. What strangers say they saw, before they are turned
+// away, does not count.
+func (r *reach) uplink(member func(peer.ID) bool) (best netip.Addr, ok bool) {
 	own := r.own()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	seen := map[netip.Addr]map[peer.ID]bool{}
 	for _, s := range r.sights {
 		a := s.seen.Addr()
-		if ip, err := manet.FromIP(a.AsSlice()); err != nil || !manet.IsPublicAddr(ip) || slices.Contains(own, a) {
+		if ip, err := manet.FromIP(a.AsSlice()); err != nil || !manet.IsPublicAddr(ip) || !member(s.observer) {
 			continue
 		}
 		if seen[a] == nil {
@@ -244,7 +245,7 @@ func (r *reach) uplink() (best netip.Addr, ok bool) {
 			best, ok = a, true
 		}
 	}
-	return best, ok
+	return best, ok && !slices.Contains(own, best)
 }
 
 // dialable leaves out of a host's addresses the public ones that are only seen

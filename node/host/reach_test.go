@@ -146,14 +146,19 @@ func TestUplink(t *testing.T) {
 		{"behind a carrier's NAT, seen from inside it", []sight{saw(1, false, in, "100.64.0.9:65000")}, ""},
 		{"one", []sight{saw(1, false, in, "12.0.0.1:65000"), saw(2, true, in, "192.168.0.2:65000")}, "12.0.0.1"},
 		{"one liar", []sight{saw(1, true, in, "12.0.0.9:9"), saw(1, false, in, "12.0.0.9:9"), saw(2, true, in, "12.0.0.10:9"), saw(3, true, in, "12.0.0.10:8")}, "12.0.0.10"},
+		{"a stranger before he is turned away", []sight{saw(7, true, in, "12.0.0.9:9"), saw(8, true, in, "12.0.0.9:9"), saw(2, true, in, "12.0.0.10:9")}, "12.0.0.10"},
+		{"this host's own, and one liar", []sight{saw(1, true, in, "12.0.0.9:9"), saw(2, true, in, "12.0.0.77:9"), saw(3, true, in, "12.0.0.77:9")}, ""},
 		{"as many saw another", []sight{saw(1, true, in, "12.0.0.10:9"), saw(2, true, in, "12.0.0.9:9")}, "12.0.0.9"},
 	} {
 		r := newReach(ReachUnknown)
-		r.own = func() []netip.Addr { return []netip.Addr{netip.MustParseAddr("10.0.0.2")} }
+		r.own = func() []netip.Addr {
+			return []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("12.0.0.77")}
+		}
+		strangers := map[peer.ID]bool{saw(7, true, in, in).observer: true, saw(8, true, in, in).observer: true}
 		for _, s := range c.sights {
 			r.add(s)
 		}
-		got, ok := r.uplink()
+		got, ok := r.uplink(func(id peer.ID) bool { return !strangers[id] })
 		if ok != (c.want != "") || ok && got.String() != c.want {
 			t.Errorf("%s: %v, %v, want %q", c.name, got, ok, c.want)
 		}
