@@ -59,6 +59,13 @@ func (s sight) infer(now site) site {
 			given = append(given, name)
 		}
 	}
+	// What this node has taken over counts as its neighbours' word does: two that
+	// each took the other's would swap for ever.
+	if strings.HasPrefix(now.name, autoUplink) && len(uplink)+len(lan) > 0 {
+		uplink = append(uplink, now.name)
+	} else if len(given) > 0 && now.from == siteLAN && !strings.HasPrefix(now.name, autoLAN) {
+		given = append(given, now.name)
+	}
 	switch {
 	case len(given) > 0:
 		return site{slices.Min(given), siteLAN}

@@ -44,6 +44,9 @@ func TestInferSite(t *testing.T) {
 		{"and take a smaller one", by(none, "auto-l-1"), site{"auto-l-2", siteLAN}, site{"auto-l-1", siteLAN}},
 		{"the neighbours have gone", none, lan, lan},
 		{"an address beats a LAN's own name", by(seen(none, "11.0.0.1"), lan.name), lan, uplink},
+		{"an address's name, kept through a cut, beats a LAN's own", by(none, "auto-l-1"), site{"auto-u-1", siteUplink}, site{"auto-u-1", siteLAN}},
+		{"two that took each other's name keep the smaller: this one's", by(none, "rome"), site{"paris", siteLAN}, site{"paris", siteLAN}},
+		{"two that took each other's name keep the smaller: the other's", by(none, "paris"), site{"rome", siteLAN}, site{"paris", siteLAN}},
 		{"the address changed", seen(none, "11.0.0.1"), site{"auto-u-other", siteUplink}, uplink},
 	} {
 		if got := c.in.infer(c.now); got != c.want {
