@@ -49,7 +49,7 @@ func newFilters(cfg Config) *filters {
 		f.log.Warn("the swarm's query filter cannot be read, going on with this node's until a supernode answers", "err", err)
 		return f
 	}
-	f.adopt(names)
+	f.adopt(func() []string { return names })
 	return f
 }
 
@@ -80,11 +80,13 @@ func (f *filters) Swarm() []string {
 	return f.swarm
 }
 
-// adopt takes in what the supernodes say now; no names: nothing. One that filters
-// a credential is not used: files would be served to those who have none.
-func (f *filters) adopt(names []string) {
+// adopt takes in what the supernodes say, as now returns it, which several may ask
+// at a time; no names: nothing. One that filters a credential is not used: files
+// would be served to those who have none.
+func (f *filters) adopt(now func() []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	names := now() // under mu: the last who adopts has asked last
 	if slices.Equal(names, f.swarm) {
 		return
 	}

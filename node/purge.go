@@ -65,7 +65,7 @@ func (n *Node) forgetSupernodes() {
 		}
 	}
 	if forgot {
-		n.filters.adopt(n.seeds.FilterQuery())
+		n.filters.adopt(n.seeds.FilterQuery)
 		if err := n.saveSigners(n.seeds.Signers()); err != nil {
 			n.cfg.Logger.Warn("cannot save the list of known signers", "err", err)
 		}

@@ -44,7 +44,7 @@ func (m seedMap) Apply(s assignment.Signed, u assignment.Update) {
 	m.Map.Apply(s, u)
 	if !m.believes(u.Supernode) { // it was revoked between the check of the signature and now
 		m.Forget(u.Supernode)
-		m.filters.adopt(m.FilterQuery())
+		m.filters.adopt(m.FilterQuery)
 		return
 	}
 	for _, a := range u.Assigns {
@@ -58,7 +58,7 @@ func (m seedMap) Apply(s assignment.Signed, u assignment.Update) {
 	if u.Pool == nil {
 		return
 	}
-	m.filters.adopt(m.FilterQuery())
+	m.filters.adopt(m.FilterQuery)
 	for _, p := range u.Pool.Members {
 		if p.ID != m.host.ID() {
 			m.host.Peerstore().AddAddrs(p.ID, p.Addrs, peerstore.PermanentAddrTTL)
