@@ -224,8 +224,8 @@ func (s *Supernode) save() error {
 }
 
 // askPast asks members what this supernode published before it was started
-// again: the first that come back, until one remembers anything, and any that
-// speaks of a later epoch.
+// again: the first that come back, until one that follows all shards remembers
+// anything, and any that speaks of a later epoch.
 func (s *Supernode) askPast(ctx context.Context) error {
 	self := s.cfg.Host.ID()
 	for {
@@ -244,7 +244,8 @@ func (s *Supernode) askPast(ctx context.Context) error {
 		last := s.core.remember(entries)
 		first := s.core.past.asked < pastPeers
 		s.core.past.asked++
-		if len(entries) > 0 {
+		// One that follows some shards alone remembers no more than these.
+		if m := s.core.members.byID[from]; len(entries) > 0 && (m == nil || m.beat.Prefixes == nil) {
 			s.core.past.asked = pastPeers
 		}
 		s.mu.Unlock()
