@@ -155,7 +155,10 @@ func (j *Job) Append(p []byte) error {
 		if len(g.tail) == 0 && len(p) >= content.LeafSize {
 			part = p[:len(p)/content.LeafSize*content.LeafSize]
 		}
-		if err := g.append(part); err != nil {
+		if err := g.append(part); errors.Is(err, store.ErrFull) { // what is pinned leaves too little for it
+			j.m.endless.Add(j.Task.ID, j.m.cfg.Now())
+			return fmt.Errorf("%w: its origin does not tell its length, and after %d bytes there is no room for more: %w", ErrNotSupported, g.n, err)
+		} else if err != nil {
 			return err
 		}
 		p = p[len(part):]
