@@ -3,6 +3,7 @@ package origin
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -76,8 +77,8 @@ func (rt *retry) after(ctx context.Context, r Request, err error, kind string) e
 // makes several within Config.ConnectTimeout: the network is cut, or the machine is
 // off.
 func mute(err error) bool {
-	var timeout interface{ Timeout() bool }
-	return errors.Is(err, errConnect) && errors.As(err, &timeout) && timeout.Timeout()
+	var dial *net.OpError // a TLS handshake that takes too long is none
+	return errors.Is(err, errConnect) && errors.As(err, &dial) && dial.Op == "dial" && dial.Timeout()
 }
 
 // refused returns a *BudgetError where r would be refused now, else nil.
