@@ -203,7 +203,7 @@ func clockFinding(s Status, m Machine) Finding {
 	f := Finding{Check: "clock", Says: m.Now.UTC().Format(time.RFC3339)}
 	told := 0
 	for _, n := range s.Supernodes {
-		if n.ClockMs == nil {
+		if n.ClockMs == nil || !n.Connected {
 			continue
 		}
 		told++

@@ -40,10 +40,13 @@ func (u uplinkValue) decode(path string, value *yaml.Node) error {
 			return errors.New("is unknown: take rate, background or schedule")
 		}
 		return err
-	}); err != nil || schedule == nil {
+	}); err != nil {
 		return err
 	}
-	u.uplink.Rate = max(u.uplink.Rate, 0)
+	u.uplink.Rate = max(u.uplink.Rate, 0) // none
+	if schedule == nil {
+		return nil
+	}
 	if schedule.Kind != yaml.SequenceNode {
 		return usagef("%s:%d: uplink: schedule wants a list", path, schedule.Line)
 	}
