@@ -121,7 +121,7 @@ func (n *Node) settle(ctx context.Context) error {
 
 func (n *Node) sight() sight {
 	s := sight{swarm: n.member.swarm, self: n.self, near: n.host.Near(), names: map[peer.ID]string{}}
-	s.uplink, _ = n.host.Uplink()
+	s.uplink, _ = n.host.Uplink() // the zero value for none
 	if len(s.near) > 0 {
 		for _, m := range n.seeds.Pool() {
 			s.names[m.ID] = m.Site

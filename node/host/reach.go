@@ -245,7 +245,10 @@ func (r *reach) uplink(member func(peer.ID) bool) (best netip.Addr, ok bool) {
 			best, ok = a, true
 		}
 	}
-	return best, ok && !slices.Contains(own, best)
+	if !ok || slices.Contains(own, best) {
+		return netip.Addr{}, false
+	}
+	return best, true
 }
 
 // dialable leaves out of a host's addresses the public ones that are only seen

@@ -159,7 +159,7 @@ func TestUplink(t *testing.T) {
 			r.add(s)
 		}
 		got, ok := r.uplink(func(id peer.ID) bool { return !strangers[id] })
-		if ok != (c.want != "") || ok && got.String() != c.want {
+		if ok != (c.want != "") || ok && got.String() != c.want || !ok && got.IsValid() {
 			t.Errorf("%s: %v, %v, want %q", c.name, got, ok, c.want)
 		}
 	}
