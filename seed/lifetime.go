@@ -55,6 +55,13 @@ func newFreshness(cacheControl, digest string, fields content.Fields) freshness 
 	return f
 }
 
+// Fresh reports whether an answer of an origin with such a Cache-Control and other
+// fields may be used at that age without asking it (RFC 9111 section 4.2).
+func Fresh(cacheControl, digest string, fields content.Fields, age time.Duration) bool {
+	d, err := cacheobject.ParseResponseCacheControl(cacheControl)
+	return age < newFreshness(cacheControl, digest, fields).lifetime && (err != nil || !d.NoCachePresent)
+}
+
 // between returns the time from one HTTP date to another, 0 where it is negative
 // or one of them is none, and no more than forever.
 func between(from, to string) time.Duration {

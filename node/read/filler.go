@@ -157,6 +157,8 @@ type fill struct {
 	refers  int       // how often a source referred
 	last    error
 	gateway peer.ID // who is asked to read for this node's site, if anybody is
+	// holds is the seed at this node's site that is asked for what it holds alone.
+	holds peer.ID
 	// siteReader is the one among the former that reads for this node's site.
 	siteReader peer.ID
 	private    bool // a source wants a grant, or a better one
@@ -276,7 +278,7 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 	if len(job.Path) > 0 && slices.Contains(job.Path, f.owner()) {
 		return "", false, false // who asks is the one who is to fetch it
 	}
-	f.gateway = ""
+	f.gateway, f.holds = "", ""
 	if p, ok := f.nextHolder(); ok {
 		return p, true, true
 	}
@@ -285,6 +287,9 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 	}
 	if s, ok := f.nextSeed(); ok {
 		// A request travels to one more peer at the most.
+		if s.Held {
+			f.holds = s.Peer
+		}
 		return s.Peer, f.noFill || s.Held || len(job.Path) > 1, true
 	}
 	if f.mayAskOrigin() && f.cfg.Seed && f.cfg.Map.IsSeed(job.Task.ID) {
@@ -367,9 +372,8 @@ func (f *fill) nextSeed() (Source, bool) {
 	var last Source
 	for _, s := range sources {
 		switch {
-		case s.Held && !f.named() && s.Peer != f.cfg.Self && !f.failed[s.Peer] && !slices.Contains(f.job.Path, s.Peer):
-			// What it holds may be old, which nobody sees before it is known which
-			// generation there is: it comes after those who find out.
+		case s.Held && (f.job.Validate || !f.job.Known.IsZero()) && s.Peer != f.cfg.Self && !f.failed[s.Peer] && !slices.Contains(f.job.Path, s.Peer):
+			// The question is what the origin has: it comes after those who ask.
 			if last.Peer == "" {
 				last = s
 			}

@@ -38,6 +38,10 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 	if unsealed {
 		return f.sealFrom(body)
 	}
+	if h := body.Header; p == f.holds && !known && job.Expect.IsZero() && !seed.Fresh(h.CacheControl, job.Task.Digest, h.Fields, h.Age) {
+		f.failed[p] = true // it was not allowed to ask whether that is current: others are
+		return nil
+	}
 	if body.Header.Size < 0 {
 		return f.growFromPeer(ctx, p, body, want.Empty())
 	}

@@ -64,25 +64,22 @@ func TestGateway(t *testing.T) {
 // holds, and the owner elsewhere for the rest: it would not go over the uplink
 // while this node, which reads for the site, is about to.
 func TestSeedAtSite(t *testing.T) {
-	w := newWorld(t, 2*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
+	w := newWorld(t, mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
 		w.seeds.near = map[peer.ID]bool{w.seeds.order[0]: true}
 	})
 	near, owner := w.sources[0], w.sources[1]
-	w.mustRead(content.Range{Len: mib}) // what the file is now only the owner finds out
-	w.stored(1)
-	w.wantAsked("[0 1]", 0)
 	near.serve = func(_ context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
-		if err := near.upTo(a, mib+256*kib, nil); err != nil {
+		if err := near.upTo(a, 256*kib, nil); err != nil {
 			return err
 		}
 		return rangeread.NewError(rangeread.StatusNotFound, "scripted")
 	}
-	w.mustRead(content.Range{Off: mib, Len: mib})
-	w.wantAsked("[1 2]", 0)
+	w.mustRead(w.all())
+	w.wantAsked("[1 1]", 0)
 	if r := near.requests()[0]; !r.NoFill || r.Origin != nil || r.Site {
 		t.Errorf("the seed at the site was asked %+v", r)
 	}
-	if r := owner.requests()[1]; r.NoFill || r.Origin == nil || r.Range.Off != mib+256*kib {
+	if r := owner.requests()[0]; r.NoFill || r.Origin == nil || r.Range.Off != 256*kib {
 		t.Errorf("the owner was asked %+v", r)
 	}
 }
@@ -143,6 +140,34 @@ func TestOwnerAsksSiteReader(t *testing.T) {
 				if r.Site {
 					t.Errorf("the previous owner was asked %+v", r)
 				}
+			}
+		})
+	}
+}
+
+// TestSeedAtSiteIsOld: what such a seed holds does not tell what a file is where it
+// may not be used any more without asking the origin: the owner finds out.
+func TestSeedAtSiteIsOld(t *testing.T) {
+	for name, header := range map[string]rangeread.Header{
+		"old":      {Age: 2 * time.Minute},
+		"no-cache": {CacheControl: "no-cache"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
+				w.seeds.near = map[peer.ID]bool{w.seeds.order[0]: true}
+			})
+			near, owner := w.sources[0], w.sources[1]
+			near.serve = func(_ context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
+				header.Meta = near.meta
+				if _, err := a.Header(header); err != nil {
+					return err
+				}
+				return rangeread.NewError(rangeread.StatusNotFound, "scripted")
+			}
+			w.mustRead(w.all())
+			w.wantAsked("[1 1]", 0)
+			if r := owner.requests()[0]; r.NoFill || r.Origin == nil || !r.Generation.IsZero() {
+				t.Errorf("the owner was asked %+v", r)
 			}
 		})
 	}
