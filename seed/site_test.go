@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/p2pnode/p2pnode/internal/content"
@@ -32,39 +33,17 @@ func TestWhoMayFollow(t *testing.T) {
 			if scoresBelow(t, hosts[0], hosts[1], 1) != tc.higher {
 				hosts[0], hosts[1] = hosts[1], hosts[0]
 			}
-			origin, g := newFakeOrigin(2*mib), newGate(0)
-			waiting := make(chan struct{})
-			source := newNode(t, hosts[0], func(*node) Filler {
-				return fillFunc(func(ctx context.Context, job *Job) error {
-					if job.Pos() == 0 {
-						return origin.Fill(ctx, job)
-					}
-					ask := job.AskPeer
-					if tc.through {
-						ask = job.AskSite
-					}
-					ask(hosts[2].ID())
-					close(waiting)
-					if err := g.step(ctx, 0); err != nil {
-						return err
-					}
-					return origin.Fill(ctx, job)
-				})
-			}, nil)
-			reader := newNode(t, hosts[1], func(*node) Filler { return fillFunc(nil) }, nil)
-			connectAll(t, source, reader)
-			mustRead(t, source.m, origin.data, content.Range{Len: mib})
-			want := content.Range{Off: mib, Len: mib}
-			done := make(chan error, 2)
-			go func() {
-				got, err := readRange(t.Context(), t, source.m, want)
-				done <- sameBytes(got, err, origin.data, want)
-			}()
-			<-waiting
+			w := newWaiter(t, hosts[0], hosts[1], func(job *Job) {
+				ask := job.AskPeer
+				if tc.through {
+					ask = job.AskSite
+				}
+				ask(hosts[2].ID())
+			})
 			answer := make(chan rangeread.Status, 1)
 			go func() {
-				body, err := reader.client.Open(t.Context(), source.id(), rangeread.Request{
-					Task: testTask(t).ID, Range: want, Origin: &rangeread.Origin{URL: testURL, Size: 2 * mib}, Site: tc.site,
+				body, err := w.reader.client.Open(t.Context(), w.source.id(), rangeread.Request{
+					Task: testTask(t).ID, Range: w.want, Origin: &rangeread.Origin{URL: testURL, Size: 2 * mib}, Site: tc.site,
 				})
 				if err == nil { // its header came
 					_, err = body.Next(nil)
@@ -74,15 +53,15 @@ func TestWhoMayFollow(t *testing.T) {
 			}()
 			status := rangeread.StatusNotFound
 			if tc.follows {
-				p2ptest.Eventually(t, soon, func() bool { return followers(source.m) == 2 }, "the reader follows")
+				p2ptest.Eventually(t, soon, func() bool { return followers(w.source.m) == 2 }, "the reader follows")
 				status = rangeread.StatusOK
-				g.open(always)
+				w.gate.open(always)
 			}
 			if s := <-answer; s != status {
 				t.Errorf("got %s, want %s", s, status)
 			}
-			g.open(always)
-			if err := <-done; err != nil {
+			w.gate.open(always)
+			if err := <-w.done; err != nil {
 				t.Fatal(err)
 			}
 		})
@@ -109,43 +88,21 @@ func TestWhoMayFollowTheOwner(t *testing.T) {
 			if tc.itself {
 				other = reader
 			}
-			origin, g := newFakeOrigin(2*mib), newGate(0)
-			waiting := make(chan struct{})
-			source := newNode(t, hosts[0], func(*node) Filler {
-				return fillFunc(func(ctx context.Context, job *Job) error {
-					if job.Pos() == 0 {
-						return origin.Fill(ctx, job)
-					}
-					if tc.named {
-						job.AskHeld(other)
-					} else {
-						job.AskHeld("")
-					}
-					close(waiting)
-					if err := g.step(ctx, 0); err != nil {
-						return err
-					}
-					return origin.Fill(ctx, job)
-				})
-			}, nil)
-			client := newNode(t, hosts[1], func(*node) Filler { return fillFunc(nil) }, nil)
-			connectAll(t, source, client)
-			mustRead(t, source.m, origin.data, content.Range{Len: mib})
-			want := content.Range{Off: mib, Len: mib}
-			done := make(chan error, 1)
-			go func() {
-				got, err := readRange(t.Context(), t, source.m, want)
-				done <- sameBytes(got, err, origin.data, want)
-			}()
-			<-waiting
+			w := newWaiter(t, hosts[0], hosts[1], func(job *Job) {
+				if tc.named {
+					job.AskHeld(other)
+				} else {
+					job.AskHeld("")
+				}
+			})
 			path := []peer.ID{reader}
 			if tc.path {
 				path = []peer.ID{other, reader}
 			}
 			answer := make(chan rangeread.Status, 1)
 			go func() {
-				body, err := client.client.Open(t.Context(), source.id(), rangeread.Request{
-					Task: testTask(t).ID, Range: want, Path: path, Origin: &rangeread.Origin{URL: testURL, Size: 2 * mib},
+				body, err := w.reader.client.Open(t.Context(), w.source.id(), rangeread.Request{
+					Task: testTask(t).ID, Range: w.want, Path: path, Origin: &rangeread.Origin{URL: testURL, Size: 2 * mib},
 				})
 				if err == nil { // its header came
 					_, err = body.Next(nil)
@@ -154,8 +111,8 @@ func TestWhoMayFollowTheOwner(t *testing.T) {
 				answer <- rangeread.StatusOf(err)
 			}()
 			if tc.want == rangeread.StatusOK {
-				p2ptest.Eventually(t, soon, func() bool { return followers(source.m) == 2 }, "the reader follows")
-				g.open(always)
+				p2ptest.Eventually(t, soon, func() bool { return followers(w.source.m) == 2 }, "the reader follows")
+				w.gate.open(always)
 			}
 			select {
 			case s := <-answer:
@@ -165,10 +122,50 @@ func TestWhoMayFollowTheOwner(t *testing.T) {
 			case <-time.After(soon):
 				t.Errorf("it waits, want %s", tc.want)
 			}
-			g.open(always)
-			if err := <-done; err != nil {
+			w.gate.open(always)
+			if err := <-w.done; err != nil {
 				t.Fatal(err)
 			}
 		})
 	}
+}
+
+// waiter is a node whose client waits for the second block of a file, and another
+// node that may want to follow it.
+type waiter struct {
+	source, reader *node
+	gate           *gate // open, the block comes
+	want           content.Range
+	done           chan error // what the client has got
+}
+
+// newWaiter returns once the fill of the block waits, having said by ask whom it
+// asks.
+func newWaiter(t *testing.T, source, reader host.Host, ask func(*Job)) *waiter {
+	t.Helper()
+	origin, g := newFakeOrigin(2*mib), newGate(0)
+	waiting := make(chan struct{})
+	w := &waiter{gate: g, want: content.Range{Off: mib, Len: mib}, done: make(chan error, 1)}
+	w.source = newNode(t, source, func(*node) Filler {
+		return fillFunc(func(ctx context.Context, job *Job) error {
+			if job.Pos() == 0 {
+				return origin.Fill(ctx, job)
+			}
+			ask(job)
+			close(waiting)
+			if err := g.step(ctx, 0); err != nil {
+				return err
+			}
+			return origin.Fill(ctx, job)
+		})
+	}, nil)
+	w.reader = newNode(t, reader, func(*node) Filler { return fillFunc(nil) }, nil)
+	connectAll(t, w.source, w.reader)
+	mustRead(t, w.source.m, origin.data, content.Range{Len: mib})
+	go func() {
+		got, err := readRange(t.Context(), t, w.source.m, w.want)
+		w.done <- sameBytes(got, err, origin.data, w.want)
+	}()
+	<-waiting
+	return w
 }
