@@ -183,6 +183,71 @@ func TestFlippedBitIsDetected(t *testing.T) {
 	}
 }
 
+// A sparse slice with the bytes of its leaves, in pieces that have whole subtrees,
+// makes the parents that a full slice has; with a bit flipped anywhere, or other
+// pieces, nothing verifies.
+func TestSparseSlices(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 5))
+	for _, size := range treeSizes {
+		block := randomBlock(size)
+		ob, root := Outboard(block)
+		n := Leaves(int64(size))
+		for range 80 {
+			from := rnd.IntN(n)
+			to := from + 1 + rnd.IntN(n-from)
+			slice := AppendSparse([]byte("before"), ob, n, from, to)[len("before"):]
+			got := make([]byte, OutboardSize(int64(size)))
+			fill := func(slice []byte, root Root, step int) (ok bool, last int) {
+				clear(got)
+				if err := ExpandSparse(got, slice, int64(size), from, to); err != nil {
+					t.Fatalf("size %d, leaves [%d,%d): %v", size, from, to, err)
+				}
+				for at := from; at < to; {
+					end := min((at/step+1)*step, to)
+					if !FillLeaves(leavesOf(block, at, end), got, int64(at)*LeafSize, from, to, root) {
+						return false, at
+					}
+					at = end
+				}
+				return true, to
+			}
+			if ok, at := fill(slice, root, SparseLeaves); !ok {
+				t.Fatalf("size %d, leaves [%d,%d): not verified at %d", size, from, to, at)
+			}
+			if !bytes.Equal(AppendSlice(nil, got, n, from, to), AppendSlice(nil, ob, n, from, to)) {
+				t.Fatalf("size %d, leaves [%d,%d): other parents than the block's", size, from, to)
+			}
+			if ok, _ := fill(slice, root, 1); ok != (len(slice) == SliceSize(n, from, to)) {
+				t.Fatalf("size %d, leaves [%d,%d): a leaf at a time verified: %v", size, from, to, ok)
+			}
+			bad := root
+			flip(rnd, bad[:])
+			if ok, at := fill(slice, bad, SparseLeaves); ok || at != from {
+				t.Fatalf("size %d, leaves [%d,%d): another root went through", size, from, to)
+			}
+			if len(slice) > 0 {
+				flip(rnd, slice)
+				if ok, _ := fill(slice, root, SparseLeaves); ok {
+					t.Fatalf("size %d, leaves [%d,%d): a flipped bit in the slice went through", size, from, to)
+				}
+				flip(rnd, slice)
+				if err := ExpandSparse(got, slice[1:], int64(size), from, to); !errors.Is(err, ErrSlice) {
+					t.Fatalf("a short slice: %v", err)
+				}
+			}
+			at := leavesOf(block, from, to)
+			flip(rnd, at)
+			if ok, _ := fill(AppendSparse(nil, ob, n, from, to), root, SparseLeaves); ok {
+				t.Fatalf("size %d, leaves [%d,%d): a flipped bit in the data went through", size, from, to)
+			}
+			block = randomBlock(size)
+		}
+	}
+	if got := sliceSize(LeavesPerBlock, 0, LeavesPerBlock, span{0, LeavesPerBlock}); got != 448 {
+		t.Errorf("sparse slice of a full block: %d bytes, the package promises 448", got)
+	}
+}
+
 func flip(rnd *rand.Rand, b []byte) { b[rnd.IntN(len(b))] ^= 1 << rnd.IntN(8) }
 
 func TestVerifyLeavesRefusesOtherPlaces(t *testing.T) {

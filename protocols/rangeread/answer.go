@@ -107,8 +107,12 @@ func (a *Answer) Complete(i, to int64, seal content.Seal, outboard []byte, read 
 	}
 	p := a.proof(i, seal.Signer, seal.Sig)
 	p.root = append(p.root, seal.Root[:]...)
-	p.slice = content.AppendSlice(p.slice, outboard, content.Leaves(b.Len), first, last)
 	p.first, p.leaves = uint32(first), uint32(last-first)
+	slice := content.AppendSlice
+	if a.req.sparse {
+		slice, p.sparse = content.AppendSparse, content.SparseLeaves
+	}
+	p.slice = slice(p.slice, outboard, content.Leaves(b.Len), first, last)
 	if part, unit := content.Part(a.req.Range, a.size); a.req.Small && unit < content.LeafSize {
 		return a.part(p, part, unit, read)
 	}
@@ -180,7 +184,8 @@ func (a *Answer) Seal(i int64, seal content.Seal) error {
 // data sends the bytes up to to.
 func (a *Answer) data(to int64, read func(p []byte, off int64) error) error {
 	for a.pos < to {
-		n := min(to-a.pos, MaxData)
+		// Where a proof is sparse a frame has whole subtrees.
+		n := min(to, (a.pos/MaxData+1)*MaxData) - a.pos
 		if err := a.pace(n); err != nil {
 			return err
 		}

@@ -52,6 +52,7 @@ type proven struct {
 	slice       []byte // valid until the next message
 	inc         content.Increment
 	unit        int64 // of a part of a leaf; 0 for whole leaves
+	sparse      bool  // slice has not the parents within a DATA frame: each makes its own
 	fresh       bool  // not yet handed out
 }
 
@@ -67,8 +68,8 @@ type Piece struct {
 	// Increment is set on the first piece that it covers: leaves of a block
 	// that is still arriving. Its signature has been checked.
 	Increment *content.Increment
-	// Seal is set on the first piece of a complete block and on a piece that
-	// closes one. Its signature has been checked unless the signer is the
+	// Seal is set on pieces of a complete block, on the first or on all, and on a
+	// piece that closes one. Its signature has been checked unless the signer is the
 	// source itself; see Client.VerifySeal. A part of a leaf comes without.
 	Seal *content.Seal
 	// Slice comes with Seal: the tree's parents for leaves [First, Last) of the
@@ -312,7 +313,9 @@ func (b *Body) gaveUp(n int) error {
 func (b *Body) piece(data []byte) Piece {
 	pr := &b.proven
 	p := Piece{Block: pr.block, Off: b.pos - int64(len(data)), Data: data}
-	if pr.fresh {
+	if pr.sparse {
+		b.sparsePiece(&p)
+	} else if pr.fresh {
 		pr.fresh = false
 		if pr.complete {
 			seal := pr.seal
@@ -324,6 +327,17 @@ func (b *Body) piece(data []byte) Piece {
 		}
 	}
 	return p
+}
+
+// sparsePiece adds the proof of a piece of which the slice that came lacks the
+// inner parents: the data have made them.
+func (b *Body) sparsePiece(p *Piece) {
+	seal, size := b.proven.seal, b.name(p.Block).Bytes().Len
+	p.Seal = &seal
+	p.First = int(p.Off % content.BlockSize / content.LeafSize)
+	p.Last = p.First + content.Leaves(int64(len(p.Data)))
+	b.conn.slice = content.AppendSlice(b.conn.slice[:0], b.conn.outboard, content.Leaves(size), p.First, p.Last)
+	p.Slice = b.conn.slice
 }
 
 // Close ends the read. The stream goes back to the pool if END was read, and is

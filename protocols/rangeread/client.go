@@ -189,6 +189,7 @@ func (c *Client) Open(ctx context.Context, from peer.ID, req Request) (*Body, er
 	if err != nil {
 		return nil, fmt.Errorf("wait to read from %s: %w", from, err)
 	}
+	req.sparse = !req.Small && req.Range.Len > content.LeafSize
 	for {
 		cn, reused, err := c.take(ctx, from, p)
 		if err != nil {

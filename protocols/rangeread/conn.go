@@ -38,6 +38,7 @@ type conn struct {
 
 	// Reused by every answer on the stream.
 	outboard []byte
+	slice    []byte
 	part     []byte
 	signer   peer.ID
 	// The last header and its bytes: the next one is the same, mostly.

@@ -30,12 +30,15 @@ func answers(t testing.TB) (m *memory, signer, source peer.ID, reqs []Request, r
 	}}
 	small := m.request(70000, 50)
 	small.Small = true
+	sparse := m.request(5*content.LeafSize, 20*content.LeafSize)
+	sparse.sparse = true
 	for _, tc := range []struct {
 		h   Handler
 		req Request
 	}{
 		{m, m.request(30000, 10)},
 		{m, small},
+		{m, sparse},
 		{m, m.request(content.BlockSize-10, 5000)},
 		{m, m.request(content.BlockSize+39999, 1)},
 		{g.handler(t), m.request(content.BlockSize-3*content.LeafSize, 100000)},
@@ -186,8 +189,8 @@ func TestProofsForged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole, small := m.request(content.LeafSize, 100), m.request(content.LeafSize, 100)
-	small.Small = true
+	whole, small, sparse := m.request(content.LeafSize, 100), m.request(content.LeafSize, 100), m.request(content.LeafSize, 12*content.LeafSize)
+	small.Small, sparse.sparse = true, true
 	for _, tc := range []struct {
 		name   string
 		req    Request
@@ -214,6 +217,14 @@ func TestProofsForged(t *testing.T) {
 		{"short root", whole, func(p *pb.Proof) { p.Root = p.Root[:31] }, ErrProtocol},
 		{"short slice", whole, func(p *pb.Proof) { p.Slice = p.Slice[64:] }, ErrProtocol},
 		{"long slice", whole, func(p *pb.Proof) { p.Slice = append(p.Slice, make([]byte, 64)...) }, ErrProtocol},
+		{"good sparse", sparse, func(*pb.Proof) {}, nil},
+		{"sparse for a read that did not ask for it", whole, func(p *pb.Proof) { p.Sparse = 8 }, ErrProtocol},
+		{"sparse part", small, func(p *pb.Proof) { p.Sparse = 8 }, ErrProtocol},
+		{"sparse that is not said to be", sparse, func(p *pb.Proof) { p.Sparse = 0 }, ErrProtocol},
+		{"sparse by another measure", sparse, func(p *pb.Proof) { p.Sparse = 4 }, ErrProtocol},
+		{"short sparse slice", sparse, func(p *pb.Proof) { p.Slice = p.Slice[64:] }, ErrProtocol},
+		{"another sparse slice", sparse, func(p *pb.Proof) { p.Slice[0] ^= 1 }, ErrCorrupt},
+		{"another root of a sparse slice", sparse, func(p *pb.Proof) { p.Root[0] ^= 1 }, ErrCorrupt},
 		{"another root", whole, func(p *pb.Proof) { p.Root[0] ^= 1 }, ErrCorrupt},
 	} {
 		answer := changeProof(t, record(t, m, otherID, tc.req), tc.change)
@@ -225,6 +236,65 @@ func TestProofsForged(t *testing.T) {
 	if r, _, err := play(c, otherID, whole, record(t, m, otherID, small)); !errors.Is(err, ErrProtocol) || len(r.data) > 0 {
 		t.Errorf("a part that was not asked for: %d bytes, error %v", len(r.data), err)
 	}
+}
+
+// A reader of more than a leaf gets a sparse proof, whatever the range: a tenth of
+// the bytes for a block, a whole slice with each of its pieces all the same, and no
+// frame that has a part of what one hash proves. Who does not ask for it gets what
+// always came.
+func TestSparseProofs(t *testing.T) {
+	key, id := p2ptest.Key(t)
+	m := newMemory(t, content.BlockSize+10*content.LeafSize+5, key, id)
+	c := NewClient(ClientConfig{Trusted: m.trusted})
+	proofs := func(answer []byte) (n int) {
+		for _, f := range framesOf(t, answer) {
+			if f.kind == kindProof {
+				n += f.end - f.from
+			}
+		}
+		return n
+	}
+	for first := range int64(content.LeavesPerBlock) {
+		for _, n := range []int64{2, 8, 9, content.LeavesPerBlock, 2 * content.LeavesPerBlock} {
+			req := m.request(first*content.LeafSize, n*content.LeafSize)
+			req.sparse = true
+			r, _, err := play(c, id, req, record(t, m, id, req))
+			if err != nil || !bytes.Equal(r.data, m.data[r.off:r.off+int64(len(r.data))]) || len(r.data) == 0 {
+				t.Fatalf("leaves %d+%d: %d bytes, error %v", first, n, len(r.data), err)
+			}
+			for _, p := range r.pieces {
+				if p.Seal == nil {
+					t.Fatalf("leaves %d+%d: a piece at %d without a seal", first, n, p.Off)
+				}
+				leaves := content.Leaves(m.name(p.Block).Bytes().Len)
+				if want := content.AppendSlice(nil, m.outboards[p.Block], leaves, p.First, p.Last); !bytes.Equal(p.Slice, want) {
+					t.Fatalf("leaves %d+%d: the slice of [%d,%d) is not the block's", first, n, p.First, p.Last)
+				}
+			}
+		}
+	}
+	block := m.request(0, content.BlockSize)
+	full := proofs(record(t, m, id, block))
+	block.sparse = true
+	answer := record(t, m, id, block)
+	if n := proofs(answer); n*6 > full {
+		t.Errorf("%d bytes prove a block, %d for who does not ask for less", n, full)
+	}
+	var cut []byte // the first frame of data in two
+	for _, f := range framesOf(t, answer) {
+		if f.kind == kindData && f.end-f.from == MaxData && len(cut) < MaxData {
+			cut = appendFrame(cut, kindData, answer[f.from:f.from+content.LeafSize])
+			cut = appendFrame(cut, kindData, answer[f.from+content.LeafSize:f.end])
+		} else {
+			cut = append(cut, answer[f.start:f.end]...)
+		}
+	}
+	if r, reused, err := play(c, id, block, cut); !errors.Is(err, ErrProtocol) || reused || len(r.data) > 0 {
+		t.Errorf("a frame with a part of a subtree: %d bytes, error %v", len(r.data), err)
+	}
+	block.Small, block.sparse = true, false
+	e := serve(t, m, id)
+	mustRead(t, e.client, e.source, m, block)
 }
 
 // From the signer himself a complete proof is taken without a look at its

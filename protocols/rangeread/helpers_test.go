@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -192,7 +193,7 @@ func drain(b *Body) (result, error) {
 			return r, fmt.Errorf("piece at %d, want %d", p.Off, want)
 		}
 		r.data = append(r.data, p.Data...)
-		p.Data = nil
+		p.Data, p.Slice = nil, slices.Clone(p.Slice)
 		r.pieces = append(r.pieces, p)
 	}
 }

@@ -52,6 +52,8 @@ type Request struct {
 	Origin *Origin
 	// Epoch and Seq are the version of the seed map that was used.
 	Epoch, Seq uint64
+
+	sparse bool // proofs may leave out what a reader of whole frames can make
 }
 
 // Origin says where a task's file comes from.

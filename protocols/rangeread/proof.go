@@ -66,7 +66,7 @@ func (b *Body) completeProof(m *proof, name content.BlockName, signer peer.ID, f
 	if b.Header.Size < 0 {
 		return fmt.Errorf("%w: root of a block of a file that has no end yet", ErrProtocol)
 	}
-	if len(m.root) != content.HashSize || len(m.hashes) != 0 {
+	if len(m.root) != content.HashSize || len(m.hashes) != 0 || m.sparse != 0 && (m.sparse != content.SparseLeaves || !b.req.sparse || m.part != 0 || closing) {
 		return fmt.Errorf("%w: root of %d bytes", ErrProtocol, len(m.root))
 	}
 	seal := content.Seal{Root: content.Root(m.root), Signer: signer, Sig: m.sig}
@@ -95,10 +95,14 @@ func (b *Body) completeProof(m *proof, name content.BlockName, signer peer.ID, f
 		b.conn.outboard = make([]byte, content.OutboardSize(content.BlockSize))
 	}
 	b.conn.outboard = b.conn.outboard[:content.OutboardSize(size)]
-	if err := content.ExpandSlice(b.conn.outboard, m.slice, size, first, last); err != nil {
+	expand := content.ExpandSlice
+	if m.sparse != 0 {
+		expand = content.ExpandSparse
+	}
+	if err := expand(b.conn.outboard, m.slice, size, first, last); err != nil {
 		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}
-	b.proven.first, b.proven.last = first, last
+	b.proven.first, b.proven.last, b.proven.sparse = first, last, m.sparse != 0
 	return nil
 }
 
@@ -115,7 +119,7 @@ func (b *Body) partProof(m *proof, leaf int) error {
 
 func (b *Body) incrementProof(m *proof, name content.BlockName, signer peer.ID, first int) error {
 	n := len(m.hashes) / content.HashSize
-	if len(m.slice) != 0 || m.part != 0 || n == 0 || n > content.LeavesPerBlock || len(m.hashes)%content.HashSize != 0 || int(m.leaves) != n {
+	if len(m.slice) != 0 || m.part != 0 || m.sparse != 0 || n == 0 || n > content.LeavesPerBlock || len(m.hashes)%content.HashSize != 0 || int(m.leaves) != n {
 		return fmt.Errorf("%w: %d bytes of leaf hashes", ErrProtocol, len(m.hashes))
 	}
 	inc := content.Increment{First: int(m.first), Signer: signer, Sig: append([]byte(nil), m.sig...)}
@@ -149,6 +153,9 @@ func (b *Body) data(n int, buf func(off int64, n int) []byte) ([]byte, error) {
 	open := b.Header.Size < 0
 	if open && !b.short && !atEdge { // where the file ends
 		b.short, atEdge = true, true
+	}
+	if pr.sparse && to%MaxData != 0 && to != leafEnd {
+		return nil, fmt.Errorf("%w: data of %d bytes at %d is a part of what one hash proves", ErrProtocol, n, b.pos)
 	}
 	if n == 0 || b.short && from%content.LeafSize != 0 || pr.last == 0 || from < block.Off || to > leafEnd || to > b.end || !atEdge {
 		return nil, fmt.Errorf("%w: data of %d bytes at %d is not what was proven", ErrProtocol, n, b.pos)
@@ -186,6 +193,9 @@ func (b *Body) matches(p []byte, off, size int64) bool {
 	pr := &b.proven
 	if pr.unit != 0 {
 		return content.VerifyPart(p, pr.slice, size, off, pr.unit, pr.seal.Root)
+	}
+	if pr.sparse {
+		return content.FillLeaves(p, b.conn.outboard, off, pr.first, pr.last, pr.seal.Root)
 	}
 	if pr.complete {
 		return content.VerifyLeaves(p, b.conn.outboard, off, pr.seal.Root)

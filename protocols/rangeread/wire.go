@@ -114,7 +114,7 @@ func (r *Request) append(b []byte) ([]byte, error) {
 	}
 	e.varint(3, uint64(r.Range.Off))
 	e.varint(4, uint64(max(0, r.Range.Len)))
-	if r.NoFill || r.Recheck || r.Small || r.FillOnly || r.Fields || r.Validate || r.Authorize || r.Site {
+	if r.NoFill || r.Recheck || r.Small || r.FillOnly || r.Fields || r.Validate || r.Authorize || r.Site || r.sparse {
 		at := e.open(5)
 		e.flag(1, r.NoFill)
 		e.flag(2, r.Recheck)
@@ -124,6 +124,7 @@ func (r *Request) append(b []byte) ([]byte, error) {
 		e.flag(6, r.Validate)
 		e.flag(7, r.Authorize)
 		e.flag(8, r.Site)
+		e.flag(9, r.sparse)
 		e.close(at)
 	}
 	for _, id := range r.Path {
@@ -182,6 +183,7 @@ func (p *proof) append(b []byte) []byte {
 	e.bytes(7, p.signer)
 	e.bytes(8, p.sig)
 	e.varint(9, uint64(p.part))
+	e.varint(10, uint64(p.sparse))
 	return e
 }
 
@@ -263,6 +265,8 @@ func (r *Request) decodeFlags(b []byte) error {
 			r.Authorize = f.value != 0
 		case varintField(8):
 			r.Site = f.value != 0
+		case varintField(9):
+			r.sparse = f.value != 0
 		}
 	}
 	return f.err
@@ -296,7 +300,7 @@ func appendPeer(ids []peer.ID, b []byte, what string) ([]peer.ID, error) {
 type proof struct {
 	block                            uint64
 	root, slice, hashes, signer, sig []byte
-	first, leaves, part              uint32
+	first, leaves, part, sparse      uint32
 }
 
 func decodeProof(b []byte) (p proof, err error) {
@@ -321,6 +325,8 @@ func decodeProof(b []byte) (p proof, err error) {
 			p.sig = f.bytes
 		case varintField(9):
 			p.part = uint32(f.value)
+		case varintField(10):
+			p.sparse = uint32(f.value)
 		}
 	}
 	return p, f.err

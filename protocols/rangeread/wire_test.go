@@ -31,8 +31,8 @@ func (r *Request) generated() *pb.Request {
 	if !r.Generation.IsZero() {
 		m.Generation = r.Generation[:]
 	}
-	if r.NoFill || r.Recheck || r.Small || r.FillOnly || r.Fields || r.Validate || r.Authorize || r.Site {
-		m.Flags = &pb.Flags{NoFill: r.NoFill, Recheck: r.Recheck, Small: r.Small, FillOnly: r.FillOnly, Fields: r.Fields, Validate: r.Validate, Authorize: r.Authorize, Site: r.Site}
+	if r.NoFill || r.Recheck || r.Small || r.FillOnly || r.Fields || r.Validate || r.Authorize || r.Site || r.sparse {
+		m.Flags = &pb.Flags{NoFill: r.NoFill, Recheck: r.Recheck, Small: r.Small, FillOnly: r.FillOnly, Fields: r.Fields, Validate: r.Validate, Authorize: r.Authorize, Site: r.Site, Sparse: r.sparse}
 	}
 	for _, id := range r.Path {
 		m.Path = append(m.Path, []byte(id))
@@ -52,7 +52,7 @@ func (r *Request) generated() *pb.Request {
 func (p *proof) generated() *pb.Proof {
 	return &pb.Proof{
 		Block: p.block, Root: p.root, Slice: p.slice, FirstLeaf: p.first, Leaves: p.leaves, Hashes: p.hashes,
-		Signer: p.signer, Sig: p.sig, Part: p.part,
+		Signer: p.signer, Sig: p.sig, Part: p.part, Sparse: p.sparse,
 	}
 }
 
@@ -73,8 +73,9 @@ func requests(t testing.TB) map[string]Request {
 	first := Request{Task: content.TaskID{9}, Fields: true, Validate: true}
 	authorize := Request{Task: content.TaskID{7}, Authorize: true, Origin: &Origin{URL: "https://example.org/x?X-Amz-Signature=s", Header: []Field{{"Authorization", "Bearer t"}}, Size: -1}}
 	site := Request{Task: content.TaskID{6}, Site: true}
+	sparse := Request{Task: content.TaskID{5}, Range: content.Range{Len: 1 << 20}, sparse: true}
 	unknown := Request{Origin: &Origin{URL: "http://o/", Size: -1}}
-	return map[string]Request{"full": full, "small": small, "fill-only": fill, "first": first, "authorize": authorize, "site": site, "unknown-size": unknown, "empty": {}}
+	return map[string]Request{"full": full, "small": small, "fill-only": fill, "first": first, "authorize": authorize, "site": site, "sparse": sparse, "unknown-size": unknown, "empty": {}}
 }
 
 // What we encode and decode by hand is what the generated code does.
@@ -114,8 +115,8 @@ func TestRequestsAgainstGenerated(t *testing.T) {
 }
 
 func TestProofsAgainstGenerated(t *testing.T) {
-	if err := quick.Check(func(block uint64, root, slice, hashes, signer, sig []byte, first, leaves, part uint32) bool {
-		p := proof{block: block, root: root, slice: slice, hashes: hashes, signer: signer, sig: sig, first: first, leaves: leaves, part: part}
+	if err := quick.Check(func(block uint64, root, slice, hashes, signer, sig []byte, first, leaves, part, sparse uint32) bool {
+		p := proof{block: block, root: root, slice: slice, hashes: hashes, signer: signer, sig: sig, first: first, leaves: leaves, part: part, sparse: sparse}
 		b := p.append(nil)
 		back, err := decodeProof(b)
 		return bytes.Equal(b, encode(t, p.generated())) && err == nil && proto.Equal(back.generated(), p.generated())
@@ -180,7 +181,7 @@ func vectors(t testing.TB) (out []frametest.Vector) {
 	t.Helper()
 	add := func(name string, b []byte) { out = append(out, frametest.Vector{Name: name, Bytes: b}) }
 	rs := requests(t)
-	for _, name := range []string{"full", "small", "fill-only", "unknown-size", "empty", "first", "authorize"} {
+	for _, name := range []string{"full", "small", "fill-only", "unknown-size", "empty", "first", "authorize", "sparse"} {
 		st := &scripted{}
 		r := rs[name]
 		if err := newConn(st, nil, nil).send(&r); err != nil {
@@ -206,6 +207,9 @@ func vectors(t testing.TB) (out []frametest.Vector) {
 	add("answer-complete", record(t, m, id, tail))
 	add("answer-increment", record(t, g.handler(t), id, tail))
 	add("answer-part", record(t, m, id, small))
+	both := m.request(0, content.LeafSize+5)
+	both.sparse = true
+	add("answer-sparse", record(t, m, id, both))
 	fail := &Error{Status: StatusRefer, OriginStatus: 3, RetryAfter: time.Second, Detail: "d", Holders: hs["full"].Holders, Size: -1}
 	add("answer-status", record(t, handler(func(context.Context, Request, *Answer) error { return fail }), id, tail))
 	add("answer-error", record(t, handler(func(_ context.Context, _ Request, a *Answer) error {

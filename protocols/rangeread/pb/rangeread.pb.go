@@ -364,7 +364,10 @@ type Flags struct {
 	Authorize bool `protobuf:"varint,7,opt,name=authorize,proto3" json:"authorize,omitempty"`
 	// The reader reads through the source, which is of its site, and lets nobody
 	// follow what it gets this way: see SPEC.md.
-	Site          bool `protobuf:"varint,8,opt,name=site,proto3" json:"site,omitempty"`
+	Site bool `protobuf:"varint,8,opt,name=site,proto3" json:"site,omitempty"`
+	// The reader checks DATA a frame at a time, and makes the parents within one
+	// by itself: see Proof.sparse.
+	Sparse        bool `protobuf:"varint,9,opt,name=sparse,proto3" json:"sparse,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -451,6 +454,13 @@ func (x *Flags) GetAuthorize() bool {
 func (x *Flags) GetSite() bool {
 	if x != nil {
 		return x.Site
+	}
+	return false
+}
+
+func (x *Flags) GetSparse() bool {
+	if x != nil {
+		return x.Sparse
 	}
 	return false
 }
@@ -895,7 +905,11 @@ type Proof struct {
 	// With a root and one leaf: DATA is only a part of it, of so many bytes (4096
 	// or 8192, less at the leaf's end): the smallest that holds what was asked.
 	// slice then goes on down to it. Only where the request said small.
-	Part          uint32 `protobuf:"varint,9,opt,name=part,proto3" json:"part,omitempty"`
+	Part uint32 `protobuf:"varint,9,opt,name=part,proto3" json:"part,omitempty"`
+	// With a root, 8: slice has no parents of subtrees of at most 8 leaves of which
+	// all leaves follow. A DATA frame then has all of a subtree that it has a leaf
+	// of. Only where the request said sparse.
+	Sparse        uint32 `protobuf:"varint,10,opt,name=sparse,proto3" json:"sparse,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -989,6 +1003,13 @@ func (x *Proof) GetSig() []byte {
 func (x *Proof) GetPart() uint32 {
 	if x != nil {
 		return x.Part
+	}
+	return 0
+}
+
+func (x *Proof) GetSparse() uint32 {
+	if x != nil {
+		return x.Sparse
 	}
 	return 0
 }
@@ -1133,7 +1154,7 @@ const file_protocols_rangeread_rangeread_proto_rawDesc = "" +
 	"\x05grant\x18\b \x01(\fR\x05grant\x124\n" +
 	"\x06origin\x18\t \x01(\v2\x1c.p2pnode.rangeread.v1.OriginR\x06origin\x122\n" +
 	"\x03map\x18\n" +
-	" \x01(\v2 .p2pnode.rangeread.v1.MapVersionR\x03map\"\xd3\x01\n" +
+	" \x01(\v2 .p2pnode.rangeread.v1.MapVersionR\x03map\"\xeb\x01\n" +
 	"\x05Flags\x12\x17\n" +
 	"\ano_fill\x18\x01 \x01(\bR\x06noFill\x12\x18\n" +
 	"\arecheck\x18\x02 \x01(\bR\arecheck\x12\x14\n" +
@@ -1142,7 +1163,8 @@ const file_protocols_rangeread_rangeread_proto_rawDesc = "" +
 	"\x06fields\x18\x05 \x01(\bR\x06fields\x12\x1a\n" +
 	"\bvalidate\x18\x06 \x01(\bR\bvalidate\x12\x1c\n" +
 	"\tauthorize\x18\a \x01(\bR\tauthorize\x12\x12\n" +
-	"\x04site\x18\b \x01(\bR\x04site\"4\n" +
+	"\x04site\x18\b \x01(\bR\x04site\x12\x16\n" +
+	"\x06sparse\x18\t \x01(\bR\x06sparse\"4\n" +
 	"\n" +
 	"MapVersion\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x10\n" +
@@ -1182,7 +1204,7 @@ const file_protocols_rangeread_rangeread_proto_rawDesc = "" +
 	"\x05_size\",\n" +
 	"\x04Peer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x14\n" +
-	"\x05addrs\x18\x02 \x03(\fR\x05addrs\"\xd4\x01\n" +
+	"\x05addrs\x18\x02 \x03(\fR\x05addrs\"\xec\x01\n" +
 	"\x05Proof\x12\x14\n" +
 	"\x05block\x18\x01 \x01(\x04R\x05block\x12\x12\n" +
 	"\x04root\x18\x02 \x01(\fR\x04root\x12\x14\n" +
@@ -1193,7 +1215,9 @@ const file_protocols_rangeread_rangeread_proto_rawDesc = "" +
 	"\x06hashes\x18\x06 \x01(\fR\x06hashes\x12\x16\n" +
 	"\x06signer\x18\a \x01(\fR\x06signer\x12\x10\n" +
 	"\x03sig\x18\b \x01(\fR\x03sig\x12\x12\n" +
-	"\x04part\x18\t \x01(\rR\x04part\"\x8d\x01\n" +
+	"\x04part\x18\t \x01(\rR\x04part\x12\x16\n" +
+	"\x06sparse\x18\n" +
+	" \x01(\rR\x06sparse\"\x8d\x01\n" +
 	"\x04Wait\x129\n" +
 	"\x06reason\x18\x01 \x01(\x0e2!.p2pnode.rangeread.v1.Wait.ReasonR\x06reason\x12\x15\n" +
 	"\x06age_ms\x18\x02 \x01(\rR\x05ageMs\"3\n" +
