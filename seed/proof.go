@@ -93,7 +93,9 @@ func (f *flight) next(leaf int, key crypto.PrivKey, self peer.ID) (proof, error)
 }
 
 // increment returns one that covers leaf, or nil where there is none yet; of a
-// block from the origin it signs one when it is time. mu is held. Cost of
+// block from the origin it signs one when it is time, and where more leaves are
+// there than two would have, of the first alone: when these are sent the block may
+// be complete, and its tree proves the rest in fewer bytes. mu is held. Cost of
 // signing: 28 µs, and 4 µs a leaf.
 func (f *flight) increment(leaf, there int, key crypto.PrivKey, self peer.ID) (*content.Increment, error) {
 	for i := range f.incs {
@@ -109,9 +111,12 @@ func (f *flight) increment(leaf, there int, key crypto.PrivKey, self peer.ID) (*
 		f.bell.ringIn(incrementDelay-waited, f.poke)
 		return nil, nil
 	}
-	n := content.Leaves(int64(f.size))
+	n, end := content.Leaves(int64(f.size)), there
+	if there-leaf >= 2*incrementLeaves {
+		end = leaf + incrementLeaves
+	}
 	var hashes []content.LeafHash
-	for i := leaf; i < there; i++ {
+	for i := leaf; i < end; i++ {
 		hashes = append(hashes, content.HashLeaf(f.buf.mem[i*content.LeafSize:min((i+1)*content.LeafSize, f.size)], i, n))
 	}
 	inc, err := content.SignIncrement(key, self, f.name, leaf, hashes)
@@ -119,8 +124,11 @@ func (f *flight) increment(leaf, there int, key crypto.PrivKey, self peer.ID) (*
 		return nil, err
 	}
 	f.incs = append(f.incs, inc)
-	if there > f.signed {
-		f.signed, f.unsigned = there, time.Time{}
+	if end > f.signed {
+		f.signed = end
+		if end == there {
+			f.unsigned = time.Time{}
+		} // else the rest is an increment at once
 	}
 	return &f.incs[len(f.incs)-1], nil
 }

@@ -113,6 +113,23 @@ func TestIncrementBeforeTheFirst(t *testing.T) {
 	}
 }
 
+// TestIncrementsOfMuch: of many leaves at once no more are signed than make an
+// increment, and the next as soon as they are asked for: meanwhile the block may be
+// complete, and is proven by its tree then.
+func TestIncrementsOfMuch(t *testing.T) {
+	f, _, key, id := testFlight(t)
+	f.advance(content.BlockSize - 1)
+	for _, want := range []struct{ leaf, to int }{{0, 16}, {16, 32}, {5, 16}, {32, 63}} {
+		p, err := f.next(want.leaf, key, id)
+		if err != nil || p.inc == nil || p.to != want.to {
+			t.Fatalf("from leaf %d: %+v, %v, want an increment up to %d", want.leaf, p, err, want.to)
+		}
+		if err := p.inc.Verify(f.name); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestManyFollowersOneTimer: all followers of a flight share one timer.
 func TestManyFollowersOneTimer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
