@@ -95,7 +95,8 @@ func (t *tlsTransport) handshake(ctx context.Context, c net.Conn, p peer.ID, rol
 	}()
 	config, keys := t.identity.ConfigForPeer(p)
 	config.NextProtos = t.alpn
-	over := role(c, config)
+	below := &gather{Conn: c}
+	over := role(below, config)
 	if err := over.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
@@ -107,7 +108,7 @@ func (t *tlsTransport) handshake(ctx context.Context, c net.Conn, p peer.ID, rol
 	if key == nil {
 		return nil, errors.New("TLS handshake ended without the peer's key")
 	}
-	s := &tlsConn{Conn: over, self: t.self, key: key}
+	s := &tlsConn{Conn: over, below: below, self: t.self, key: key}
 	if s.peer, err = peer.IDFromPublicKey(key); err != nil {
 		return nil, err
 	}
@@ -120,9 +121,21 @@ func (t *tlsTransport) handshake(ctx context.Context, c net.Conn, p peer.ID, rol
 // tlsConn is a connection after its handshake.
 type tlsConn struct {
 	*tls.Conn
+	below      *gather
 	self, peer peer.ID
 	key        crypto.PubKey
 	state      network.ConnectionState
+}
+
+// maxRecord is the most that one record of TLS holds.
+const maxRecord = 16 << 10
+
+// Write implements net.Conn.
+func (c *tlsConn) Write(p []byte) (int, error) {
+	if len(p) <= maxRecord {
+		return c.Conn.Write(p)
+	}
+	return c.below.large(func() (int, error) { return c.Conn.Write(p) })
 }
 
 // LocalPeer implements sec.SecureConn.
