@@ -30,6 +30,9 @@ type flight struct {
 	claimed bool
 	// raw: some bytes came from the origin. The job's goroutine alone uses it.
 	raw bool
+	// leaves are the hashes of the first leaves. The job's goroutine alone adds to
+	// them, under mu; those that are there never change.
+	leaves []content.LeafHash
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -104,13 +107,58 @@ func (f *flight) lend(b *buffer) {
 // advance says that n more bytes are in the buffer.
 func (f *flight) advance(n int) {
 	f.mu.Lock()
-	whole := f.n / content.LeafSize
+	whole := f.wholeLeaves(f.n)
 	f.n += n
-	if f.unsigned.IsZero() && (f.n/content.LeafSize > whole || f.n == f.size) {
+	if f.unsigned.IsZero() && f.wholeLeaves(f.n) > whole {
 		f.unsigned = time.Now()
 	}
 	f.bell.ring()
 	f.mu.Unlock()
+}
+
+// hashed adds the hashes of the leaves that follow those of leaves.
+func (f *flight) hashed(next []content.LeafHash) {
+	f.mu.Lock()
+	if f.leaves == nil {
+		f.leaves = make([]content.LeafHash, 0, content.Leaves(int64(f.size)))
+	}
+	f.leaves = append(f.leaves, next...)
+	f.mu.Unlock()
+}
+
+// hash hashes what is not hashed yet of the whole leaves in the first n bytes,
+// while they are in the processor's cache: to read a whole block from memory
+// once more takes as long as to hash it.
+func (f *flight) hash(n int) {
+	var next [content.LeavesPerBlock]content.LeafHash
+	from, to := len(f.leaves), f.wholeLeaves(n)
+	for i := from; i < to; i++ {
+		next[i-from] = f.hashLeaf(i)
+	}
+	if from < to {
+		f.hashed(next[:to-from])
+	}
+}
+
+// hashLeaf hashes leaf i, which is there.
+func (f *flight) hashLeaf(i int) content.LeafHash {
+	leaf := f.buf.mem[i*content.LeafSize : min((i+1)*content.LeafSize, f.size)]
+	return content.HashLeaf(leaf, i, content.Leaves(int64(f.size)))
+}
+
+// wholeLeaves returns the number of whole leaves in the first n bytes.
+func (f *flight) wholeLeaves(n int) int {
+	if n == f.size {
+		return content.Leaves(int64(f.size))
+	}
+	return n / content.LeafSize
+}
+
+// tree makes the tree of the block, all of which is there. Only the job's
+// goroutine may call it.
+func (f *flight) tree() (outboard []byte, root content.Root) {
+	f.hash(f.size)
+	return content.OutboardOf(f.leaves, int64(f.size))
 }
 
 // addSeal keeps a checked seal and the part of the tree that came with it. It

@@ -349,6 +349,7 @@ func (j *Job) Advance(n int) error {
 		return nil
 	}
 	fl.raw = true
+	fl.hash(fl.n + n)
 	j.progress(true) // before a reader gets these bytes and leaves
 	fl.advance(n)
 	if fl.n < fl.size {
@@ -357,7 +358,7 @@ func (j *Job) Advance(n int) error {
 	if fl.seal != nil {
 		return j.closeBlock(fl)
 	}
-	outboard, root := content.Outboard(fl.bytes())
+	outboard, root := fl.tree()
 	seal, err := content.SealBlock(j.m.cfg.Key, j.m.cfg.Self, fl.name, root)
 	if err != nil {
 		return err

@@ -28,6 +28,9 @@ func (j *Job) Verified(p rangeread.Piece) error {
 	if len(p.Data) > 0 {
 		j.pos += int64(len(p.Data))
 		j.progress(true) // before a reader gets these bytes and leaves
+		if fl.n == len(fl.leaves)*content.LeafSize {
+			fl.hashed(p.Leaves)
+		}
 		fl.advance(len(p.Data))
 	}
 	return j.closeBlock(fl)
@@ -54,7 +57,7 @@ func (j *Job) closeBlock(fl *flight) error {
 		j.store(fl, *fl.seal, fl.outboard)
 		return nil
 	}
-	outboard, root := content.Outboard(fl.bytes())
+	outboard, root := fl.tree()
 	if root != fl.seal.Root {
 		err := fmt.Errorf("%w: block %d of %s is not what %s signed", ErrConflict, fl.name.Index, j.Task.ID, fl.seal.Signer)
 		j.file.forget(fl)

@@ -52,7 +52,7 @@ func (o *owner) increment(i int64, first, last int) rangeread.Piece {
 		o.t.Fatal(err)
 	}
 	p := o.leaves(i, first, last)
-	p.Increment = &inc
+	p.Increment, p.Leaves = &inc, hashes
 	return p
 }
 
@@ -112,12 +112,13 @@ func TestWaysToABlock(t *testing.T) {
 		k := (leaves + 1) / 2
 		o := newOwner(t, n)
 		for way, pieces := range map[string][]rangeread.Piece{
-			"complete at once":       {o.complete(0, 0, leaves)},
-			"increments and seal":    {o.increment(0, 0, k), o.increment(0, k, leaves), o.complete(0, leaves, leaves)},
-			"increment then proof":   {o.increment(0, 0, k), o.complete(0, k, leaves)},
-			"proof then increment":   {o.complete(0, 0, k), o.increment(0, k, leaves)},
-			"two proofs":             {o.complete(0, 0, k), o.complete(0, k, leaves)},
-			"one increment in parts": {part(o.increment(0, 0, leaves), o.leaves(0, 0, k)), part(o.increment(0, 0, leaves), o.leaves(0, k, leaves)), o.complete(0, leaves, leaves)},
+			"complete at once":        {o.complete(0, 0, leaves)},
+			"increments and seal":     {o.increment(0, 0, k), o.increment(0, k, leaves), o.complete(0, leaves, leaves)},
+			"increment then proof":    {o.increment(0, 0, k), o.complete(0, k, leaves)},
+			"proof then increment":    {o.complete(0, 0, k), o.increment(0, k, leaves)},
+			"two proofs":              {o.complete(0, 0, k), o.complete(0, k, leaves)},
+			"one increment in parts":  {part(o.increment(0, 0, leaves), o.leaves(0, 0, k)), part(o.increment(0, 0, leaves), o.leaves(0, k, leaves)), o.complete(0, leaves, leaves)},
+			"hashes of the end alone": {unhashed(o.increment(0, 0, k)), o.increment(0, k, leaves), o.complete(0, leaves, leaves)},
 		} {
 			t.Run(name+"/"+way, func(t *testing.T) {
 				var given []rangeread.Piece
@@ -144,9 +145,17 @@ func TestWaysToABlock(t *testing.T) {
 	}
 }
 
-// part is a piece of p's proof with other data.
+// part is a piece of p's proof with a part of its data.
 func part(p, data rangeread.Piece) rangeread.Piece {
+	first := int(data.Off-p.Off) / content.LeafSize
+	p.Leaves = p.Leaves[first : first+content.Leaves(int64(len(data.Data)))]
 	p.Off, p.Data = data.Off, data.Data
+	return p
+}
+
+// unhashed is a piece as it comes where the job has the first bytes of it.
+func unhashed(p rangeread.Piece) rangeread.Piece {
+	p.Leaves = nil
 	return p
 }
 

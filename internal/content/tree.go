@@ -27,10 +27,47 @@ var ErrSlice = errors.New("malformed tree slice")
 
 // Outboard builds the tree of a block: its root, and the Bao outboard encoding
 // (8 bytes of length, then 64 bytes a parent in pre-order; 4040 bytes for a
-// full block). The block may be short but not empty. Cost: 0.37 ms for 1 MiB.
+// full block). The block may be short but not empty. It says what bao.EncodeBuf
+// says, which copies the block twice first. Cost: 0.31 ms for 1 MiB.
 func Outboard(block []byte) (outboard []byte, root Root) {
-	ob, r := bao.EncodeBuf(block, group, true)
-	return ob, r
+	n := Leaves(int64(len(block)))
+	leaves := make([]LeafHash, n)
+	for i := range leaves {
+		leaves[i] = HashLeaf(block[i*LeafSize:min((i+1)*LeafSize, len(block))], i, n)
+	}
+	return OutboardOf(leaves, int64(len(block)))
+}
+
+// OutboardOf is Outboard for a block of size bytes whose leaves have these
+// hashes, each as HashLeaf gives it. Cost: 7 µs for 1 MiB.
+func OutboardOf(leaves []LeafHash, size int64) (outboard []byte, root Root) {
+	if len(leaves) == 0 || len(leaves) != Leaves(size) {
+		panic("content: not the leaves of a block of this size")
+	}
+	outboard = make([]byte, OutboardSize(size))
+	binary.LittleEndian.PutUint64(outboard, uint64(size))
+	b := builder{leaves, outboard}
+	return outboard, Root(b.node(0, len(leaves), 8, guts.FlagRoot))
+}
+
+// builder makes the tree over leaves.
+type builder struct {
+	leaves   []LeafHash
+	outboard []byte
+}
+
+// node makes the subtree of count leaves from first on, whose parents go to byte
+// at of the outboard, and returns its hash.
+func (b *builder) node(first, count, at int, flags uint32) LeafHash {
+	if count == 1 {
+		return b.leaves[first]
+	}
+	left := leftOf(count)
+	l := b.node(first, left, at+64, 0)
+	r := b.node(first+left, count-left, at+64*left, 0)
+	copy(b.outboard[at:], l[:])
+	copy(b.outboard[at+HashSize:], r[:])
+	return hashOf(guts.ParentNode(wordsOf(l[:]), wordsOf(r[:]), &guts.IV, flags))
 }
 
 // OutboardSize returns the length of the outboard of a block of n bytes.

@@ -32,6 +32,9 @@ func TestOutboard(t *testing.T) {
 		if root != blake3.Sum256(block) {
 			t.Errorf("size %d: the root is not the BLAKE3 hash", size)
 		}
+		if want, _ := bao.EncodeBuf(block, group, true); !bytes.Equal(ob, want) {
+			t.Errorf("size %d: the outboard is not Bao's", size)
+		}
 		if len(ob) != OutboardSize(int64(size)) || !bao.VerifyBuf(block, ob, group, root) {
 			t.Errorf("size %d: outboard of %d bytes does not verify", size, len(ob))
 		}

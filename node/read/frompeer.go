@@ -135,7 +135,7 @@ func (f *fill) receive(ctx context.Context, body *rangeread.Body, came func(n in
 			if len(tail) <= len(into) { // else nobody wants it
 				copy(into, tail)
 			}
-			p.Off, p.Data = job.Pos(), tail
+			p.Off, p.Data, p.Leaves = job.Pos(), tail, nil
 		}
 		if err := job.Verified(p); err != nil {
 			return err

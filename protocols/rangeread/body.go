@@ -68,6 +68,9 @@ type Piece struct {
 	// Increment is set on the first piece that it covers: leaves of a block
 	// that is still arriving. Its signature has been checked.
 	Increment *content.Increment
+	// Leaves are the hashes of the leaves of Data where an increment says them, not
+	// a root.
+	Leaves []content.LeafHash
 	// Seal is set on pieces of a complete block, on the first or on all, and on a
 	// piece that closes one. Its signature has been checked unless the signer is the
 	// source itself; see Client.VerifySeal. A part of a leaf comes without.
@@ -313,6 +316,10 @@ func (b *Body) gaveUp(n int) error {
 func (b *Body) piece(data []byte) Piece {
 	pr := &b.proven
 	p := Piece{Block: pr.block, Off: b.pos - int64(len(data)), Data: data}
+	if len(data) > 0 && !pr.complete {
+		first := int(p.Off%content.BlockSize/content.LeafSize) - pr.inc.First
+		p.Leaves = pr.inc.Hashes[first : first+content.Leaves(int64(len(data)))]
+	}
 	if pr.sparse {
 		b.sparsePiece(&p)
 	} else if pr.fresh {

@@ -125,6 +125,7 @@ func checkPieces(t *testing.T, m *memory, r result) {
 				t.Fatal(err)
 			}
 		}
+		checkLeaves(t, m, p)
 		if p.Seal != nil {
 			if last, again := sealed[p.Block]; again && (p.First != last || p.Last <= last) {
 				t.Errorf("block %d comes with its seal for leaves [%d,%d), and before up to %d", p.Block, p.First, p.Last, last)
@@ -142,6 +143,22 @@ func checkPieces(t *testing.T, m *memory, r result) {
 	for i := first; i < end; i++ {
 		if _, ok := sealed[i]; !ok {
 			t.Errorf("block %d has no seal", i)
+		}
+	}
+}
+
+// checkLeaves checks the hashes that come with a piece of increments.
+func checkLeaves(t *testing.T, m *memory, p Piece) {
+	t.Helper()
+	if p.Increment != nil && len(p.Leaves) == 0 {
+		t.Fatalf("the piece at %d comes without the hashes of its leaves", p.Off)
+	}
+	block := m.name(p.Block).Bytes()
+	for i, h := range p.Leaves {
+		at := p.Off + int64(i)*content.LeafSize
+		leaf := m.data[at:min(at+content.LeafSize, block.End())]
+		if content.HashLeaf(leaf, int((at-block.Off)/content.LeafSize), content.Leaves(block.Len)) != h {
+			t.Fatalf("a wrong hash of leaf %d of the piece at %d", i, p.Off)
 		}
 	}
 }
