@@ -15,7 +15,7 @@ type flightState int
 const (
 	arriving flightState = iota
 	complete             // all bytes and the seal are there; being stored
-	stored               // in the store: read it there
+	stored               // in the store: read it there, or here while the buffer is kept
 	failed
 )
 
@@ -40,6 +40,9 @@ type flight struct {
 	err    error
 	buf    *buffer
 	readin int // readers that copy out of buf right now
+	// kept: the block is stored, and its buffer is still there for those who hold
+	// the flight, unless somebody needs the memory, who sets wanted.
+	kept, wanted bool
 	// holders are the grips on the flight, reading those of them that have begun
 	// to read. unsaved says why the block will not be stored: the flight ends
 	// with the last holder, or while nobody reads it for one who needs memory.
@@ -246,6 +249,9 @@ func (f *flight) ungrip(reading bool) {
 		f.reading--
 	}
 	f.settleUnsaved()
+	if f.holders == 0 {
+		f.letGo()
+	}
 }
 
 // unsave keeps a block that will not be stored for those who hold it.
@@ -270,27 +276,51 @@ func (f *flight) settleUnsaved() {
 	}
 }
 
-// reclaim drops a flight that was offered, unless somebody reads it by now.
+// reclaim drops a flight that was offered, unless it is not stored and somebody
+// reads it by now.
 func (f *flight) reclaim() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.state == stored {
+		f.wanted = true
+		f.letGo()
+	}
 	if f.unsaved != nil && f.state < stored && f.reading == 0 {
 		f.endLocked(failed, errDropped)
 	}
 }
 
+// letGo gives the buffer back where nobody needs it any more. Of a block that is
+// stored it is kept for those who hold the flight, and offered to others: what is
+// read here need not be read from the disk, nor verified once more. mu is held.
 func (f *flight) letGo() {
-	if f.buf != nil && f.readin == 0 && f.state >= stored {
-		f.bufs.put(f.buf)
-		f.buf = nil
+	if f.buf == nil || f.readin > 0 || f.state < stored {
+		return
 	}
+	if f.state == stored && f.holders > 0 && !f.wanted {
+		if f.kept || !f.bufs.offer(f) {
+			f.kept = true
+			return
+		}
+	}
+	if f.kept {
+		f.kept = false
+		f.bufs.withdraw(f)
+	}
+	f.bufs.put(f.buf)
+	f.buf = nil
 }
 
+// gone reports whether the flight has ended and its bytes are not here any more;
+// mu is held.
+func (f *flight) gone() bool { return f.state == failed || f.state == stored && f.buf == nil }
+
 // read copies what is there from byte off of the block into p. With n == 0 and
-// a state before stored, wake is closed at the next change.
+// a state before stored, wake is closed at the next change; n == 0 and stored say
+// that the buffer is not kept any more.
 func (f *flight) read(p []byte, off int) (n int, state flightState, wake <-chan struct{}, err error) {
 	f.mu.Lock()
-	if f.state >= stored {
+	if f.gone() {
 		defer f.mu.Unlock()
 		return 0, f.state, nil, f.err
 	}

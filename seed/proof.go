@@ -51,11 +51,11 @@ func (f *flight) addIncrement(inc content.Increment) {
 func (f *flight) next(leaf int, key crypto.PrivKey, self peer.ID) (proof, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.state >= stored {
+	if f.gone() {
 		return proof{state: f.state, err: f.err}, nil
 	}
 	there := f.wholeLeaves(f.n)
-	p := proof{state: f.state, origin: f.way == fromOrigin}
+	p := proof{state: min(f.state, complete), origin: f.way == fromOrigin}
 	if leaf < there {
 		if f.seal != nil && f.mask>>leaf&1 == 1 {
 			p.to = leaf + 1

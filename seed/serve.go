@@ -309,7 +309,7 @@ func (h *Hold) read(p []byte, off int64) error {
 	b := h.f.layout.Block(h.i)
 	for len(p) > 0 {
 		n, state, _, err := h.fl.read(p, int(off-b.Off))
-		if state == stored {
+		if n == 0 && state == stored {
 			return h.f.disk.ReadAt(p, off, false)
 		}
 		if err != nil {

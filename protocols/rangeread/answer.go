@@ -200,7 +200,7 @@ func (a *Answer) data(to int64, read func(p []byte, off int64) error) error {
 		a.pos += n
 		a.sent += n
 		if n == MaxData {
-			if err := a.Flush(); err != nil {
+			if err := a.stream(a.fw.spill()); err != nil {
 				return err
 			}
 		}

@@ -114,9 +114,14 @@ func noEOF(err error) error {
 	return err
 }
 
-// writeBufferSize holds a full DATA frame and the small frames around it, so
-// that a small answer leaves in one write.
-const writeBufferSize = MaxData + 16<<10
+// muxerFrame is how many bytes of a stream yamux sends at once at the most: with
+// its own header they are 64 KiB. What does not fill one costs as much CPU to send
+// and to receive as some KiB.
+const muxerFrame = 64<<10 - 12
+
+// writeBufferSize holds what did not fill a frame of the muxer, a full DATA frame
+// and the small frames around it, so that a small answer leaves in one write.
+const writeBufferSize = muxerFrame + MaxData + 16<<10
 
 var writeBuffers = sync.Pool{New: func() any { b := make([]byte, 0, writeBufferSize); return &b }}
 
@@ -146,6 +151,19 @@ func (fw *frameWriter) flush() error {
 	}
 	_, err := fw.w.Write(*fw.buf)
 	*fw.buf = (*fw.buf)[:0]
+	return err
+}
+
+// spill sends what fills whole frames of the muxer. The rest goes with what
+// follows, or with the next flush.
+func (fw *frameWriter) spill() error {
+	b := *fw.buf
+	n := len(b) / muxerFrame * muxerFrame
+	if n == 0 {
+		return nil
+	}
+	_, err := fw.w.Write(b[:n])
+	*fw.buf = b[:copy(b, b[n:])]
 	return err
 }
 
