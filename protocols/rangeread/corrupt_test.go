@@ -262,11 +262,15 @@ func TestSparseProofs(t *testing.T) {
 			if err != nil || !bytes.Equal(r.data, m.data[r.off:r.off+int64(len(r.data))]) || len(r.data) == 0 {
 				t.Fatalf("leaves %d+%d: %d bytes, error %v", first, n, len(r.data), err)
 			}
-			for _, p := range r.pieces {
-				if p.Seal == nil {
-					t.Fatalf("leaves %d+%d: a piece at %d without a seal", first, n, p.Off)
+			for i, p := range r.pieces {
+				block, end := m.name(p.Block).Bytes(), r.off+int64(len(r.data))
+				if i+1 < len(r.pieces) {
+					end = r.pieces[i+1].Off
 				}
-				leaves := content.Leaves(m.name(p.Block).Bytes().Len)
+				if p.Seal == nil || int64(p.First) != (p.Off-block.Off)/content.LeafSize || p.Last != content.Leaves(end-block.Off) {
+					t.Fatalf("leaves %d+%d: the piece from %d to %d comes with a slice of [%d,%d), and a seal %v", first, n, p.Off, end, p.First, p.Last, p.Seal)
+				}
+				leaves := content.Leaves(block.Len)
 				if want := content.AppendSlice(nil, m.outboards[p.Block], leaves, p.First, p.Last); !bytes.Equal(p.Slice, want) {
 					t.Fatalf("leaves %d+%d: the slice of [%d,%d) is not the block's", first, n, p.First, p.Last)
 				}
