@@ -51,6 +51,9 @@ type Config struct {
 	// NAT is what the host does about hosts that others cannot dial, itself
 	// included; nil is nothing: for hosts on loopback and in simulations.
 	NAT *NAT
+	// Moved hears that the machine's addresses have changed, or that it slept; it
+	// must not block. Run calls it. Nil for nobody.
+	Moved func()
 	// SavedPeersFile is where Run keeps the peers it has met, "" for nowhere.
 	SavedPeersFile string
 	// Version is what peers are told, "" for that of the build.

@@ -10,6 +10,12 @@
 // A QUIC connection carries 256 streams of one side at a time, a constant of
 // libp2p: NewStream waits for one to end, at most 10 s. TCP has no such bound.
 //
+// Connections die without a word when one of the two ends moves or sleeps. Run
+// closes those from addresses that the machine has no longer; Doubt, a peer that
+// comes anew, and a sleep have those pinged that may be dead, and closed where no
+// answer comes. Peers that the host joins through are dialled anew after a move
+// even where QUIC carried the connection over: they say from where it is seen.
+//
 // A host with a Gate is one of a closed swarm: streams pass once both sides have
 // shown their certificates, see Gate. Of a peer that has not, identify, ping,
 // membership and, inbound, AutoNAT v2's dial-back pass. All else needs

@@ -67,6 +67,7 @@ type Host struct {
 	metrics    *metrics
 	nat        *traversal // nil for none
 	paths      *paths
+	alive      *alive
 	near       *near // nil for none
 	links      interfaces
 	stopGossip context.CancelFunc
@@ -89,8 +90,9 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make libp2p host: %w", err)
 	}
-	h := &Host{cfg: cfg, log: cfg.Logger, nat: nat, paths: newPaths(base.Network())}
+	h := &Host{cfg: cfg, log: cfg.Logger, nat: nat, paths: newPaths(base.Network()), alive: newAlive(cfg.Logger)}
 	base.Network().Notify(h.paths)
+	base.Network().Notify(h.alive)
 	h.close = sync.OnceValue(func() error { return h.closeAll(base) })
 	if err := h.start(base); err != nil {
 		return nil, errors.Join(err, h.Close())
@@ -286,9 +288,20 @@ func (h *Host) closeAll(base host.Host) error {
 	if h.cfg.Gate != nil {
 		h.cfg.Gate.close()
 	}
-	errs = append(errs, h.closeWithin(closeTime, base))
+	h.alive.end()
+	errs = append(errs, h.closeWithin(closeTime, closing(func() error {
+		err := base.Close()
+		h.alive.wait()
+		return err
+	})))
 	return errors.Join(errs...)
 }
+
+// closing is an io.Closer.
+type closing func() error
+
+// Close implements io.Closer.
+func (f closing) Close() error { return f() }
 
 // closeWithin closes c, and waits for that no longer than limit: what is left is
 // for the end of the process, and in the log.

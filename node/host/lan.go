@@ -27,6 +27,18 @@ func (i *interfaces) prefixes() []netip.Prefix {
 	if time.Since(i.at) < time.Second {
 		return i.last
 	}
+	return i.look()
+}
+
+// fresh is prefixes as of now.
+func (i *interfaces) fresh() []netip.Prefix {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.look()
+}
+
+// look looks the addresses up. The caller holds mu.
+func (i *interfaces) look() []netip.Prefix {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
 		return i.last

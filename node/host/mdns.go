@@ -3,11 +3,11 @@ package host
 import (
 	"context"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
@@ -17,14 +17,12 @@ import (
 
 const (
 	// mdnsRenew is how often the host asks and answers anew, ±20 %: what was heard
-	// once is not heard again before that. It does so at once when its addresses
-	// change.
+	// once is not heard again before that. It does so at once when the machine's
+	// addresses change, or it slept.
 	mdnsRenew = 10 * time.Minute
 	// mdnsRetry is the pause where no interface takes multicast.
 	mdnsRetry = 30 * time.Second
-	// mdnsLook is how often the host looks whether its addresses have changed, and
-	// mdnsJoin whether it has a certificate to show.
-	mdnsLook = 2 * time.Second
+	// mdnsJoin is how often the host looks whether it has a certificate to show.
 	mdnsJoin = 200 * time.Millisecond
 	// mdnsClose is what its end may take: where a machine has no IPv6 at all,
 	// libp2p's waits for itself for ever.
@@ -46,6 +44,7 @@ type near struct {
 	service string
 	lan     interfaces
 	found   chan peer.AddrInfo // for the keeper
+	moved   chan struct{}      // gets an element when the machine's addresses have changed
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -53,7 +52,7 @@ type near struct {
 }
 
 func newNear(h *Host, service string) *near {
-	return &near{h: h, service: service, found: make(chan peer.AddrInfo, maxNear), known: map[peer.ID]bool{}}
+	return &near{h: h, service: service, found: make(chan peer.AddrInfo, maxNear), moved: make(chan struct{}, 1), known: map[peer.ID]bool{}}
 }
 
 // run answers and asks until ctx ends, from when the host is a member on: before,
@@ -70,8 +69,7 @@ func (n *near) run(ctx context.Context) {
 	}
 	failed := false
 	for ctx.Err() == nil {
-		at := n.lan.addrs()
-		s := mdns.NewMdnsService(n.h.Host, n.service, n)
+		s := mdns.NewMdnsService(asOfNow{n.h.Host}, n.service, n)
 		wait := time.Duration((0.8 + 0.4*rand.Float64()) * float64(mdnsRenew))
 		if err := s.Start(); err != nil {
 			wait = mdnsRetry
@@ -82,29 +80,45 @@ func (n *near) run(ctx context.Context) {
 		} else {
 			failed = false
 		}
-		n.rest(ctx, wait, at)
+		n.rest(ctx, wait)
 		_ = n.h.closeWithin(mdnsClose, s) // it is always nil
 	}
 }
 
-// rest waits until the addresses are no longer those of before, for at most d.
-func (n *near) rest(ctx context.Context, d time.Duration, before []netip.Addr) {
+// rest waits until the addresses change, for at most d.
+func (n *near) rest(ctx context.Context, d time.Duration) {
 	end := time.NewTimer(d)
 	defer end.Stop()
-	look := time.NewTicker(mdnsLook)
-	defer look.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-end.C:
-			return
-		case <-look.C:
-			if !slices.Equal(n.lan.addrs(), before) {
-				return
-			}
-		}
+	select {
+	case <-ctx.Done():
+	case <-end.C:
+	case <-n.moved:
 	}
+}
+
+// left says that the machine's addresses have changed, or that it slept.
+func (n *near) left() {
+	if n == nil {
+		return
+	}
+	select {
+	case n.moved <- struct{}{}:
+	default: // one is not yet heard
+	}
+}
+
+// asOfNow is a host that names the addresses that its machine has now to libp2p's
+// mDNS, which announces them until it ends. The swarm's own are up to a minute old.
+type asOfNow struct{ host.Host }
+
+// Network implements host.Host.
+func (h asOfNow) Network() network.Network { return networkNow{h.Host.Network()} }
+
+type networkNow struct{ network.Network }
+
+// InterfaceListenAddresses implements network.Network.
+func (n networkNow) InterfaceListenAddresses() ([]multiaddr.Multiaddr, error) {
+	return manet.ResolveUnspecifiedAddresses(n.ListenAddresses(), nil)
 }
 
 // HandlePeerFound implements mdns.Notifee.

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"context"
 	"maps"
 	"net"
 	"net/netip"
@@ -23,6 +24,7 @@ type sight struct {
 	by       netip.Addr // the observer's address
 	udp      bool
 	local    netip.AddrPort // of the socket; its address may be unspecified
+	from     netip.Addr     // the host's address that it spoke from; the zero value for not known
 	seen     netip.AddrPort
 }
 
@@ -30,7 +32,8 @@ type sight struct {
 // its connections, which of its addresses AutoNAT has confirmed.
 type reach struct {
 	forced Reachability
-	own    func() []netip.Addr // this host's addresses, now
+	own    func() []netip.Addr // this host's addresses, at most a second old
+	look   func()              // makes them those of now
 	// listening returns what the host listens on; it is nil before the host starts.
 	listening atomic.Pointer[func() []multiaddr.Multiaddr]
 
@@ -39,11 +42,11 @@ type reach struct {
 	sights    []sight
 	reachable map[string]bool // addresses by their bytes
 	refuted   bool            // AutoNAT found one of the interfaces' addresses out of reach
-	was       []netip.Addr    // this host's addresses at the last prune
 }
 
 func newReach(forced Reachability) *reach {
-	return &reach{forced: forced, own: new(interfaces).addrs, reachable: map[string]bool{}}
+	lan := new(interfaces)
+	return &reach{forced: forced, own: lan.addrs, look: func() { lan.fresh() }, reachable: map[string]bool{}}
 }
 
 // identified notes how a peer saw this host.
@@ -57,10 +60,28 @@ func (r *reach) identified(e event.EvtPeerIdentificationCompleted) {
 	if !ok || !okLocal || !okBy || seen.Addr().IsLoopback() || seen.Addr().Is6() != local.Addr().Is6() && !local.Addr().IsUnspecified() {
 		return
 	}
-	r.add(sight{observer: e.Peer, by: by.Addr(), udp: udp, local: local, seen: seen})
+	r.add(sight{observer: e.Peer, by: by.Addr(), udp: udp, local: local, from: sourceTo(by), seen: seen})
+}
+
+// sourceTo returns the address of this host from which it speaks to another; the
+// zero value where there is no way to it. Nothing is sent.
+func sourceTo(to netip.AddrPort) netip.Addr {
+	c, err := new(net.Dialer).DialContext(context.Background(), "udp", to.String())
+	if err != nil {
+		return netip.Addr{}
+	}
+	defer c.Close()
+	at, ok := c.LocalAddr().(*net.UDPAddr)
+	if !ok {
+		return netip.Addr{}
+	}
+	return at.AddrPort().Addr().Unmap()
 }
 
 func (r *reach) add(s sight) {
+	if a := s.local.Addr(); !a.IsUnspecified() {
+		s.from = a
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sights = slices.DeleteFunc(r.sights, func(o sight) bool { return o.observer == s.observer && o.udp == s.udp })
@@ -85,22 +106,17 @@ func (r *reach) confirmed(e event.EvtHostReachableAddrsChanged) {
 	})
 }
 
-// prune forgets what was seen when this host's addresses have changed: it moved
-// to another network. It reports whether they have.
+// prune forgets what was seen of this host at addresses that it has no longer: it
+// moved to another network. It reports whether there was any. What was seen at an
+// address that stays counts on: there may be nobody who would say it again.
 func (r *reach) prune() bool {
+	r.look()
 	own := r.own()
-	slices.SortFunc(own, netip.Addr.Compare)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if slices.Equal(own, r.was) {
-		return false
-	}
-	moved := r.was != nil
-	r.was = own
-	if moved {
-		r.sights = nil
-	}
-	return moved
+	before := len(r.sights)
+	r.sights = slices.DeleteFunc(r.sights, func(s sight) bool { return s.from.IsValid() && !slices.Contains(own, s.from) })
+	return len(r.sights) < before
 }
 
 // now returns what this host is, by all that is known.

@@ -97,6 +97,43 @@ func TestSightsAreBoundedAndPruned(t *testing.T) {
 	}
 }
 
+// TestPrunesWhatIsGone: an address more or less beside the one that peers saw, a
+// container's for example, takes nothing away, also where a socket does not say
+// from where it speaks, and what was seen at a new address stays.
+func TestPrunesWhatIsGone(t *testing.T) {
+	r := newReach(ReachUnknown)
+	was, is, other := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3"), netip.MustParseAddr("172.17.0.1")
+	own := []netip.Addr{was}
+	r.own = func() []netip.Addr { return own }
+	for i, udp := range []bool{false, true} {
+		local := "10.0.0.2:65000"
+		if udp {
+			local = "0.0.0.0:65000"
+		}
+		s := saw(i, udp, local, "12.0.0.1:65000")
+		if udp {
+			s.from = was
+		}
+		r.add(s)
+	}
+	for _, own = range [][]netip.Addr{{was, other}, {was}} {
+		if r.prune() || len(r.sights) != 2 {
+			t.Fatalf("of 2 sights %d are left", len(r.sights))
+		}
+	}
+	own = []netip.Addr{is}
+	r.add(saw(2, false, "10.0.0.3:65000", "12.0.0.1:65000"))
+	if !r.prune() || len(r.sights) != 1 || r.now() != ReachPunchable {
+		t.Errorf("after a move %d sights, %q; want that of the new address", len(r.sights), r.now())
+	}
+}
+
+func TestSourceTo(t *testing.T) {
+	if got := sourceTo(netip.MustParseAddrPort("127.0.0.1:9")); !got.IsLoopback() {
+		t.Errorf("to loopback this host speaks from %s", got)
+	}
+}
+
 func TestOffersWhatWasSeenAndGuessesTheRest(t *testing.T) {
 	h, err := New(Config{Key: key(t), AllowPublic: true, NAT: &NAT{}, Listen: []multiaddr.Multiaddr{
 		multiaddr.StringCast("/ip4/0.0.0.0/tcp/0"), multiaddr.StringCast("/ip4/0.0.0.0/udp/0/quic-v1"),

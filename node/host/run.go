@@ -10,7 +10,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
-	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 )
 
 const (
@@ -55,6 +54,10 @@ func (h *Host) Run(ctx context.Context, wanted func() []peer.AddrInfo) error {
 		parts.Go(func() { h.near.run(neighbours) })
 		found = h.near.found
 	}
+	moves, stop := context.WithCancel(ctx)
+	defer stop()
+	moved := make(chan struct{}, 1)
+	parts.Go(func() { h.watch(moves, moved) })
 	met := h.loadMet()
 	k := &keeper{h: h, wanted: wanted, saved: met.pick(), targets: map[peer.ID]*target{}, done: make(chan dialed, maxDials)}
 	var dials sync.WaitGroup
@@ -91,6 +94,8 @@ func (h *Host) Run(ctx context.Context, wanted func() []peer.AddrInfo) error {
 			k.meet(info)
 		case r := <-k.done:
 			k.dialed(r, time.Now())
+		case <-moved:
+			k.hurry(time.Now())
 		case <-changes.Out():
 			drain(changes.Out())
 		}
@@ -112,7 +117,7 @@ func drain(c <-chan any) {
 // put aside: the keeper has its own, and a peer that came back must not wait
 // for both.
 func (h *Host) dial(ctx context.Context, to peer.AddrInfo) dialed {
-	h.Network().(*swarm.Swarm).Backoff().Clear(to.ID)
+	h.Redial(to.ID)
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	err := h.Connect(network.WithAllowLimitedConn(ctx, "keep"), to)
