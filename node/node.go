@@ -179,7 +179,7 @@ func (n *Node) openHost(key crypto.PrivKey, gate *host.Gate) error {
 	if n.host, err = host.New(host.Config{
 		Key: key, Listen: addrs, Bootstrap: append(n.supernodes, bootstrap...), MaxPeers: cfg.MaxPeers, DHTServer: true,
 		SavedPeersFile: filepath.Join(cfg.DataDir, "peers.json"), Version: cfg.Version,
-		Site: site, MDNS: n.mdnsService(), NAT: cfg.nat(), Logger: cfg.Logger, Registerer: cfg.Registerer, Gate: gate, Options: cfg.HostOptions,
+		Site: site, MDNS: n.mdnsService(), Moved: func() { n.origin.CloseIdle() }, NAT: cfg.nat(), Logger: cfg.Logger, Registerer: cfg.Registerer, Gate: gate, Options: cfg.HostOptions,
 	}); err != nil {
 		return err
 	}
@@ -203,7 +203,7 @@ func (n *Node) wire() {
 	n.providers = locate.NewProviders(locate.ProvidersConfig{
 		Router: n.host.DHT, Self: n.self, Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
-	n.client = rangeread.NewClient(rangeread.ClientConfig{Host: n.host, Allow: host.MayCarryFiles, Trusted: n.trustedSigner, Registerer: cfg.Registerer})
+	n.client = rangeread.NewClient(rangeread.ClientConfig{Host: n.host, Allow: host.MayCarryFiles, Trusted: n.trustedSigner, Silent: n.host.Doubt, Registerer: cfg.Registerer})
 	n.origin = origin.New(origin.Config{
 		Policy: n.policy, Proxy: n.upstreamProxy, TLS: n.web.roots,
 		UserAgent: "p2pnode/" + cfg.Version, Logger: cfg.Logger, Registerer: cfg.Registerer,
@@ -211,7 +211,7 @@ func (n *Node) wire() {
 	n.filler = read.NewFiller(read.FillerConfig{
 		Self: n.self, Client: n.client, Origin: n.origin, Map: sources{n.seeds}, Health: n.seeds,
 		Providers: providers{n.providers, n.host, n.seeds}, Seed: cfg.Seed, Fallback: cfg.OriginFallback, Start: poolWait,
-		Pace:   n.slowDown,
+		Again: reachWait, Redial: n.host.Redial, Pace: n.slowDown,
 		Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
 	n.files = seed.New(seed.Config{

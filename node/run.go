@@ -16,6 +16,10 @@ import (
 // ready without one.
 const poolWait = 5 * time.Second
 
+// reachWait is how long a read for a client of this node looks for sources that
+// it has lost: a peer that moved is connected again within three seconds, mostly.
+const reachWait = 10 * time.Second
+
 // emptyPoolWait is how long after a supernode's first answer a node waits for
 // its pool: a swarm without seeds has none.
 const emptyPoolWait = 500 * time.Millisecond

@@ -11,5 +11,7 @@
 //     dead for this fill, and told to later sources in the request's skip list;
 //   - one that answers WAIT is alive, however slow its own source is;
 //   - one whose bytes were wrong is asked once more, to check its copy first;
+//   - where all were dead, a fill for a client of this node looks for them again
+//     for a while (FillerConfig.Again): one of the two ends may just have moved;
 //   - when the origin refused, peers are asked only for what they hold.
 package read

@@ -93,6 +93,13 @@ type FillerConfig struct {
 	// then a fill for a client of this node that finds no source looks again,
 	// instead of failing. 0: it fails.
 	Start time.Duration
+	// Again is for how long a fill for a client of this node looks again whose
+	// sources were silent or could not be reached: one of the two may just have
+	// moved. 0: not at all.
+	Again time.Duration
+	// Redial hears of a source that could not be reached before it may be asked
+	// again: pauses between dials to it are to end. Nil for nobody.
+	Redial func(peer.ID)
 	// Pace is told of n bytes that came from a peer, "" for an origin, and waits
 	// until more may come, or returns an error when ctx ends; nil for none.
 	Pace func(ctx context.Context, from peer.ID, n int) error
@@ -120,6 +127,9 @@ func NewFiller(cfg FillerConfig) *Filler {
 	if cfg.Pace == nil {
 		cfg.Pace = func(context.Context, peer.ID, int) error { return nil }
 	}
+	if cfg.Redial == nil {
+		cfg.Redial = func(peer.ID) {}
+	}
 	return &Filler{cfg: cfg, log: log, metrics: newMetrics(cfg.Registerer), probes: make(chan probe, maxProbes), started: time.Now(), closed: newClosed()}
 }
 
@@ -134,7 +144,8 @@ const (
 	// retryAfter is when an origin may be asked again that failed and did not
 	// say: it has been tried more than once.
 	retryAfter = time.Second
-	// lookAgain is the time between tries while the map may be incomplete.
+	// lookAgain is the time between tries while the map may be incomplete, or
+	// sources on their way back.
 	lookAgain = 200 * time.Millisecond
 )
 
@@ -144,6 +155,7 @@ type fill struct {
 	job     *seed.Job
 	dead    []peer.ID // told to later sources
 	doubted []peer.ID // those among them that were not asked: the last resort
+	lost    []peer.ID // those that were silent, or could not be reached
 	failed  map[peer.ID]bool
 	recheck map[peer.ID]bool // asked once more, after wrong bytes
 	busy    int
@@ -168,29 +180,50 @@ type fill struct {
 
 // Fill implements seed.Filler.
 func (r *Filler) Fill(ctx context.Context, job *seed.Job) error {
+	var lostAt time.Time // when the first source was lost
 	for {
-		err := r.fill(ctx, job)
-		if err == nil || ctx.Err() != nil || !job.ForClient() || time.Since(r.started) > r.cfg.Start || !unreached(err) {
+		lost, err := r.fill(ctx, job)
+		if len(lost) > 0 && lostAt.IsZero() {
+			lostAt = time.Now()
+		}
+		if err == nil || ctx.Err() != nil || !job.ForClient() || !r.again(err, len(lost) > 0, lostAt) {
 			return err
 		}
 		if err := sleep(ctx, lookAgain); err != nil {
 			return err
 		}
+		for _, p := range lost {
+			r.cfg.Redial(p)
+		}
 	}
 }
 
-// unreached reports whether a fill failed because nobody could be reached.
-func unreached(err error) bool {
+// again reports whether a fill that failed is to go through the sources once more:
+// while the map may be incomplete, or for those that were lost. It is only for
+// clients of this node: peers that waited for one another would add up. Who has
+// asked an origin, or could have, does not wait for peers.
+func (r *Filler) again(err error, lost bool, since time.Time) bool {
 	var refused *seed.OriginError
-	return errors.Is(err, seed.ErrUnavailable) || errors.As(err, &refused) && refused.Status == 0
+	alone := errors.Is(err, seed.ErrUnavailable)
+	if time.Since(r.started) <= r.cfg.Start && (alone || errors.As(err, &refused) && refused.Status == 0) {
+		return true
+	}
+	return alone && lost && time.Since(since) < r.cfg.Again
 }
 
-// fill tries all sources that are known.
-func (r *Filler) fill(ctx context.Context, job *seed.Job) error {
+// fill tries all sources that are known. It returns those that were lost.
+func (r *Filler) fill(ctx context.Context, job *seed.Job) (lost []peer.ID, err error) {
 	f := &fill{
 		Filler: r, job: job, dead: slices.Clone(job.Skip),
 		failed: map[peer.ID]bool{}, recheck: map[peer.ID]bool{},
 	}
+	err = f.run(ctx)
+	return f.lost, err
+}
+
+// run goes from source to source.
+func (f *fill) run(ctx context.Context) error {
+	r, job := f.Filler, f.job
 	for !job.Done() {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

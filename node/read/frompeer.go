@@ -196,6 +196,7 @@ func (f *fill) peerFailed(ctx context.Context, p peer.ID, err error) error {
 		f.stalled(p, err)
 	default:
 		f.cfg.Health.Failure(p)
+		f.lost = append(f.lost, p)
 		f.fell(p)
 	}
 	return nil

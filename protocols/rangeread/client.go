@@ -31,6 +31,9 @@ type ClientConfig struct {
 	// eight times as long while others are heard: they may share a thin link.
 	// It is told within an eighth of it. A dial may take twice as long.
 	Silence time.Duration
+	// Silent hears of a source that was silent, or to which no stream could
+	// be opened in time: its connection may be dead. It must not block. Nil for nobody.
+	Silent func(peer.ID)
 	// Patience is how long a source may say nothing but WAIT; default 3 minutes,
 	// 20 times as long for files that are Meta.Sequential, and with
 	// Request.FillOnly. Who reads for another gives up a sixth of it sooner, and
@@ -93,6 +96,9 @@ func NewClient(cfg ClientConfig) *Client {
 	if cfg.Patience <= 0 {
 		cfg.Patience = DefaultPatience
 	}
+	if cfg.Silent == nil {
+		cfg.Silent = func(peer.ID) {}
+	}
 	seals, err := lru.New[sealKey, struct{}](maxSeals)
 	if err != nil {
 		panic("rangeread: " + err.Error()) // only for a size < 1
@@ -122,6 +128,7 @@ func (c *Client) Run(ctx context.Context) error {
 		case now := <-t.C:
 			c.clock.Add(1)
 			for _, cn := range c.silent() {
+				c.cfg.Silent(cn.stream.Conn().RemotePeer())
 				resets.Go(func() { cn.kill(ErrSilent) })
 			}
 			if now.Sub(swept) >= readerIdle/4 {
@@ -292,6 +299,7 @@ func (c *Client) take(ctx context.Context, id peer.ID, p *pool) (cn *conn, reuse
 	if err != nil {
 		if dial.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("%w: %w", ErrSilent, err)
+			c.cfg.Silent(id)
 		}
 		return nil, false, err
 	}

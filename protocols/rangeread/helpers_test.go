@@ -30,6 +30,8 @@ type memory struct {
 	served    atomic.Int64
 	// tamper, where set, changes bytes as they leave.
 	tamper func(p []byte, off int64)
+	// silent, where set, is ClientConfig.Silent.
+	silent func(peer.ID)
 	// before, where set, runs before the header.
 	before func(ctx context.Context, req Request, a *Answer) error
 }

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/internal/p2ptest"
 )
@@ -20,7 +22,7 @@ func virtual(t *testing.T, m *memory, h Handler, f func(t *testing.T, c *Client)
 		mem := &memHost{id: "source"}
 		ctx, cancel := context.WithCancel(t.Context())
 		srv := NewServer(ServerConfig{Host: mem, Handler: h})
-		c := NewClient(ClientConfig{Host: mem, Trusted: m.trusted})
+		c := NewClient(ClientConfig{Host: mem, Trusted: m.trusted, Silent: m.silent})
 		ended := make(chan error, 2)
 		go func() { ended <- srv.Run(ctx) }()
 		go func() { ended <- c.Run(ctx) }()
@@ -49,6 +51,13 @@ func within(t *testing.T, start time.Time) {
 func TestSilence(t *testing.T) {
 	key, id := p2ptest.Key(t)
 	m := newMemory(t, 3*content.BlockSize, key, id)
+	var told atomic.Int64
+	m.silent = func(id peer.ID) {
+		if id != "source" {
+			t.Errorf("%s is said to be silent", id)
+		}
+		told.Add(1)
+	}
 	var says atomic.Int64 // bytes before it hangs; -1 for not even a header
 	says.Store(-1)
 	h := handler(func(ctx context.Context, _ Request, a *Answer) error {
@@ -98,6 +107,9 @@ func TestSilence(t *testing.T) {
 		}
 		if c.pools() != 0 {
 			t.Error("streams of a silent source were kept")
+		}
+		if n := told.Load(); n != 7 {
+			t.Errorf("the silence of 7 reads was told %d times", n)
 		}
 	})
 }
