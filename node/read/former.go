@@ -12,8 +12,9 @@ import (
 	"github.com/p2pnode/p2pnode/seed"
 )
 
-// formerPatience is how long a previous owner may take to send something of what
-// it holds: it has that at hand, or else the origin is asked.
+// formerPatience is how long a previous owner may wait for a peer before it sends
+// something of what it holds. While it waits for the origin it is waited for:
+// asking anew would cost the origin the same bytes again.
 const formerPatience = 500 * time.Millisecond
 
 // sitePatience is the same of the one that read for this node's site: it may be
@@ -87,14 +88,10 @@ func (f *fill) held(ctx context.Context, p peer.ID) error {
 	if onSite {
 		patience = sitePatience
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	watch := time.AfterFunc(patience, cancel)
-	defer watch.Stop()
 	job := f.job
 	req := rangeread.Request{
 		Task: job.Task.ID, Generation: job.Expect, Range: job.Want(), NoFill: true, Path: append(slices.Clone(job.Path), f.cfg.Self), Skip: f.dead,
-		Site: onSite,
+		Site: onSite, PeerWait: patience,
 	}
 	if meta, known := job.Meta(); known {
 		req.Generation = meta.Generation
@@ -110,7 +107,7 @@ func (f *fill) held(ctx context.Context, p peer.ID) error {
 	body, err := f.cfg.Client.Open(ctx, p, req)
 	if err != nil {
 		var answer *rangeread.Error
-		if !errors.As(err, &answer) && ctx.Err() == nil { // slow is not dead
+		if !errors.As(err, &answer) && !errors.Is(err, rangeread.ErrStalled) && ctx.Err() == nil { // slow is not dead
 			f.cfg.Health.Failure(p)
 		}
 		return err
@@ -126,11 +123,7 @@ func (f *fill) held(ctx context.Context, p peer.ID) error {
 	if job.Pos() != req.Range.Off {
 		return nil
 	}
-	err = f.receive(ctx, body, func(n int) error {
-		watch.Stop()
-		defer watch.Reset(patience)
-		return f.cfg.Pace(ctx, p, n)
-	})
+	err = f.receive(ctx, body, func(n int) error { return f.cfg.Pace(ctx, p, n) })
 	if errors.Is(err, rangeread.ErrCorrupt) {
 		f.metrics.wrongAnswers.Inc()
 		f.cfg.Health.Wrong(p)

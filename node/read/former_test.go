@@ -47,6 +47,16 @@ func TestMovedOwnership(t *testing.T) {
 				return a.Wait(ctx, rangeread.WaitPeer, make(chan struct{}))
 			}
 		}, false, "[1]", mib},
+		"waits for the origin": {func(s *source) func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+			return func(ctx context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
+				come := make(chan struct{})
+				time.AfterFunc(2*formerPatience, func() { close(come) })
+				if err := a.Wait(ctx, rangeread.WaitOrigin, come); err != nil {
+					return err
+				}
+				return s.all(a)
+			}
+		}, false, "[1]", 0},
 		"refers": {func(s *source) func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
 			return func(_ context.Context, n int, _ rangeread.Request, a *rangeread.Answer) error {
 				if n == 0 {

@@ -109,21 +109,27 @@ func (b *Body) start() (heard bool, err error) {
 
 // wait reads a WAIT.
 func (b *Body) wait(n int) error {
-	if _, err := b.conn.br.Discard(n); err != nil {
-		return noEOF(err)
+	var m pb.Wait
+	var scr scratch // the read's own may hold a proof
+	if err := scr.read(b.conn.br, n, &m); err != nil {
+		return err
 	}
 	now := time.Now()
 	if b.waiting.IsZero() {
 		b.waiting = now
 	}
-	if now.Sub(b.waiting) > b.patience() {
+	if now.Sub(b.waiting) > b.patience(m.GetReason()) {
 		return ErrStalled
 	}
 	return nil
 }
 
-// patience is for how long the source may say nothing but WAIT.
-func (b *Body) patience() time.Duration {
+// patience is for how long the source may say nothing but WAIT, the last for this
+// reason.
+func (b *Body) patience(reason WaitReason) time.Duration {
+	if b.req.PeerWait > 0 && reason == WaitPeer {
+		return b.req.PeerWait
+	}
 	d := b.client.cfg.Patience
 	if len(b.req.Path) > 1 {
 		d -= d / 6

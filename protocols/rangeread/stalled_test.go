@@ -1,6 +1,7 @@
 package rangeread
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"testing"
@@ -24,9 +25,11 @@ func TestStalled(t *testing.T) {
 		header     bool
 		sequential bool
 		bytes      int64 // that come before
+		reason     WaitReason
 		after      time.Duration
 	}
 	nothing := func(*Request) {}
+	brief := func(r *Request) { r.PeerWait = 500 * time.Millisecond }
 	for _, tc := range []script{
 		{name: "no header", request: nothing, after: DefaultPatience},
 		{name: "header", request: nothing, header: true, after: DefaultPatience},
@@ -34,6 +37,9 @@ func TestStalled(t *testing.T) {
 		{name: "read for another", request: func(r *Request) { r.Path = []peer.ID{id, id} }, after: DefaultPatience * 5 / 6},
 		{name: "read for itself", request: func(r *Request) { r.Path = []peer.ID{id} }, after: DefaultPatience},
 		{name: "sequential", request: nothing, header: true, sequential: true, after: time.Hour},
+		{name: "for a peer", request: nothing, reason: WaitPeer, after: DefaultPatience},
+		{name: "for a peer, briefly", request: brief, reason: WaitPeer, bytes: content.LeafSize, header: true, after: 500 * time.Millisecond},
+		{name: "for the origin, not for a peer", request: brief, after: DefaultPatience},
 		{name: "fill only", request: func(r *Request) { r.FillOnly = true }, after: time.Hour},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -50,7 +56,7 @@ func TestStalled(t *testing.T) {
 						return err
 					}
 				}
-				return a.Wait(ctx, WaitOrigin, nil) // for ever
+				return a.Wait(ctx, cmp.Or(tc.reason, WaitOrigin), nil) // for ever
 			})
 			virtual(t, m, h, func(t *testing.T, c *Client) {
 				req := m.request(0, m.meta.Size)
