@@ -3,6 +3,7 @@ package seed
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -254,7 +255,8 @@ func TestHeadAsksWhileItIsAsked(t *testing.T) {
 // TestWaitsOnTheDead: a node that waits for a peer sends those away who may not
 // wait with it; but those who have found that peer dead it tells to come again,
 // since it will fetch for them in a moment; and so all where it has become the
-// owner.
+// owner. What the origin refused it says to all: they would come again for nothing,
+// and ask the origin in the end.
 func TestWaitsOnTheDead(t *testing.T) {
 	for _, known := range []bool{true, false} {
 		t.Run(fmt.Sprintf("known %v", known), func(t *testing.T) {
@@ -268,7 +270,7 @@ func TestWaitsOnTheDead(t *testing.T) {
 				hosts[0], hosts[1] = hosts[1], hosts[0]
 			}
 			g := newGate(0)
-			waiting := make(chan struct{})
+			waiting, refuse, refused := make(chan struct{}), make(chan struct{}), make(chan struct{})
 			var owner atomic.Bool
 			next := newNode(t, hosts[0], func(*node) Filler {
 				return fillFunc(func(ctx context.Context, job *Job) error {
@@ -277,6 +279,9 @@ func TestWaitsOnTheDead(t *testing.T) {
 					}
 					job.AskPeer(dead)
 					close(waiting)
+					<-refuse
+					job.Refused(&OriginError{Status: http.StatusServiceUnavailable})
+					close(refused)
 					if err := g.step(ctx, 0); err != nil {
 						return err
 					}
@@ -323,6 +328,12 @@ func TestWaitsOnTheDead(t *testing.T) {
 			path = append(path, dead)
 			if s := ask(); s != rangeread.StatusNotFound {
 				t.Errorf("one for whom the owner waits got %s", s)
+			}
+			path = path[:1]
+			close(refuse) // the origin has, and a peer is asked for what it holds
+			<-refused
+			if s := ask(); s != rangeread.StatusOriginError {
+				t.Errorf("one who asks the owner that the origin has refused got %s", s)
 			}
 			g.open(always)
 			if err := <-done; err != nil {

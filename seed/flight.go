@@ -48,9 +48,10 @@ type flight struct {
 	// with the last holder, or while nobody reads it for one who needs memory.
 	holders, reading int
 	unsaved          error
-	n                int     // bytes that are there, verified or from the origin
-	way              way     // where the bytes come from now
-	from             peer.ID // the peer, where way is fromPeer, fromSite or, of this node's site, fromHeld
+	n                int          // bytes that are there, verified or from the origin
+	way              way          // where the bytes come from now
+	from             peer.ID      // the peer, where way is fromPeer, fromSite or, of this node's site, fromHeld
+	refusal          *OriginError // the origin's, which was asked before; nil for none
 	// Proofs for those who follow: increments, and of a block whose root is
 	// known already the outboard, as far as mask says.
 	incs     []content.Increment

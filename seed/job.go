@@ -76,12 +76,13 @@ type Job struct {
 	mu sync.Mutex
 	// mu guards the following.
 	followers int
-	client    bool    // a client of this node follows it, or did
-	way       way     // written by the job's goroutine alone
-	from      peer.ID // who is asked, where way is fromPeer or fromSite
-	gone      bool    // ended, or about to: join no more
-	partial   bool    // some bytes of the block in progress are there
-	read      int64   // pos, of a job that reads all of the file
+	client    bool         // a client of this node follows it, or did
+	way       way          // written by the job's goroutine alone
+	from      peer.ID      // who is asked, where way is fromPeer or fromSite
+	refusal   *OriginError // what Refused was told
+	gone      bool         // ended, or about to: join no more
+	partial   bool         // some bytes of the block in progress are there
+	read      int64        // pos, of a job that reads all of the file
 }
 
 // join adds a follower, a peer or, "", a client of this node; it reports false
@@ -202,6 +203,23 @@ func (j *Job) AskHeld(p peer.ID) { j.ask(fromHeld, p) }
 // AskOrigin says that the origin is about to be asked; see AskPeer.
 func (j *Job) AskOrigin() { j.ask(fromOrigin, "") }
 
+// Refused says that the origin has refused what the job wants. Peers may still be
+// asked for what they hold; who may not wait for that is told so, and does not take
+// this node for busy.
+func (j *Job) Refused(e *OriginError) {
+	j.mu.Lock()
+	j.refusal = e
+	j.mu.Unlock()
+	if j.file == nil {
+		return
+	}
+	for _, fl := range j.file.flightsOf(j) {
+		fl.mu.Lock()
+		fl.refusal = e
+		fl.mu.Unlock()
+	}
+}
+
 func (j *Job) ask(w way, from peer.ID) {
 	j.mu.Lock()
 	j.way, j.from = w, from
@@ -215,11 +233,12 @@ func (j *Job) ask(w way, from peer.ID) {
 	}
 }
 
-// asksPeer returns the peer that the job waits for, and how it asks him.
-func (j *Job) asksPeer() (peer.ID, way) {
+// asksPeer returns the peer that the job waits for, how it asks him, and what the
+// origin said before, if it was asked.
+func (j *Job) asksPeer() (peer.ID, way, *OriginError) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.from, j.way
+	return j.from, j.way, j.refusal
 }
 
 // Found is what a source says of a task's file.

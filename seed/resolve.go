@@ -233,8 +233,8 @@ func (j *Job) wait(ctx context.Context, q *query) error {
 	if err := q.wait(ctx, j.decided); err != nil {
 		return err
 	}
-	if p, way := j.asksPeer(); q.from != "" && q.expect.IsZero() && q.origin.Size < 0 && j.m.bars(way, q, q.task.ID, 0) {
-		return j.m.refused(q, 0, p)
+	if p, way, refusal := j.asksPeer(); q.from != "" && q.expect.IsZero() && q.origin.Size < 0 && j.m.bars(way, q, q.task.ID, 0) {
+		return j.m.refused(q, 0, p, refusal)
 	}
 	return q.wait(ctx, j.settled)
 }

@@ -184,7 +184,7 @@ func (h *Hold) refusal() error {
 		return nil
 	}
 	h.fl.mu.Lock()
-	waits, way, on := h.fl.state == arriving, h.fl.way, h.fl.from
+	waits, way, on, refusal := h.fl.state == arriving, h.fl.way, h.fl.from, h.fl.refusal
 	h.fl.mu.Unlock()
 	if waits && (way == fromPeer || way == fromSite) && h.q.noFill && on == h.q.from {
 		return ErrNotFound // he asks for what we hold, and we wait for him
@@ -197,7 +197,7 @@ func (h *Hold) refusal() error {
 		if h.f.meta.Sequential {
 			stripe = 0 // the head's, as all of the file
 		}
-		return h.f.m.refused(&h.q, stripe, on)
+		return h.f.m.refused(&h.q, stripe, on, refusal)
 	}
 	return nil
 }
@@ -206,10 +206,13 @@ func (h *Hold) refusal() error {
 // for. Where he has found p dead, this node is about to find it too, and will
 // then fetch for all: he is told to come again, not to go elsewhere. So he is
 // where this node has become the owner while it waits for p, unless p asks
-// through him.
-func (m *Manager) refused(q *query, stripe int64, p peer.ID) error {
+// through him. Where the origin has refused, that is the answer: p is asked for what
+// it holds, and so may he ask it.
+func (m *Manager) refused(q *query, stripe int64, p peer.ID, refusal *OriginError) error {
 	busy := rangeread.Error{Status: rangeread.StatusBusy, RetryAfter: busyFor, Size: -1}
 	switch {
+	case refusal != nil:
+		return refusal
 	case slices.Contains(q.skip, p):
 		busy.Detail = "a peer is being asked that does not answer"
 	case !slices.Contains(q.path, p) && m.cfg.Owns != nil && m.cfg.Owns(q.task.ID, stripe, q.skip):

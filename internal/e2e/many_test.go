@@ -3,7 +3,10 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"os"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,6 +71,26 @@ func TestManyReadersSeedKilled(t *testing.T) {
 	t.Run("early", func(t *testing.T) { testSeedKilled(t, 8) })
 }
 
+// standsStill waits until an origin that is stalled sends nothing and ends no request
+// any more.
+func standsStill(t *testing.T, origin *p2ptest.Origin) {
+	t.Helper()
+	var last [2]int64
+	since := time.Now()
+	p2ptest.Eventually(t, readyWithin, func() bool {
+		now := [2]int64{origin.Bytes("/file")}
+		for _, h := range origin.Hits("/file") {
+			if h.Done {
+				now[1]++
+			}
+		}
+		if now != last {
+			last, since = now, time.Now()
+		}
+		return time.Since(since) > 100*time.Millisecond
+	}, "the origin stands still")
+}
+
 // testSeedKilled kills a seed in the first of so many parts of the file.
 func testSeedKilled(t *testing.T, parts int64) {
 	seed := uint64(time.Now().UnixNano())
@@ -84,9 +107,13 @@ func testSeedKilled(t *testing.T, parts int64) {
 	done := make(chan error, 1)
 	go func() { done <- all(manyReaders(s, r, url, data, victim)...) }()
 	p2ptest.Eventually(t, 20*time.Second, func() bool { return origin.Bytes("/file") >= min(at, int64(len(data))) }, "the moment")
+	origin.Stall() // what is on its way to the dead one is counted too
+	standsStill(t, origin)
 	victim.kill()
+	standsStill(t, origin)        // its requests have ended
 	sent := origin.Bytes("/file") // what the dead one had is part of it
 	origin.SetRate(0)
+	origin.Resume()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
@@ -113,3 +140,57 @@ func (s *swarm) seedOf(url string, data []byte) *process {
 	s.t.Fatal("the task has no seed")
 	return nil
 }
+
+// TestManyReadersBlockFails: while the origin answers 503 for one block, through a
+// minute of reading by 64 clients of 16 nodes, it is asked for that block four times
+// at most, by whomever, though the growing demand moves the block from seed to seed;
+// and all else is served.
+func TestManyReadersBlockFails(t *testing.T) {
+	needMany(t)
+	const bad, block = 5, 1 << 20
+	origin := p2ptest.NewOrigin(t)
+	data := p2ptest.Bytes(13, 16<<20)
+	url := origin.Add("/file", data)
+	var asked atomic.Int64
+	origin.SetFault(func(r *http.Request) p2ptest.Fault {
+		var first, last int64
+		if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-%d", &first, &last); err == nil && first < (bad+1)*block && last >= bad*block {
+			asked.Add(1)
+			return p2ptest.Fault{Status: http.StatusServiceUnavailable}
+		}
+		return p2ptest.Fault{}
+	})
+	s := newSwarm(t, binary(t, ""), 16, 2)
+	var readers []func() error
+	for i := range 64 {
+		d, good := s.daemons[i%len(s.daemons)], int64(i%15)
+		if good >= bad {
+			good++
+		}
+		readers = append(readers, func() error {
+			if _, err := d.get(url, bad*block, (bad+1)*block); err == nil || !strings.Contains(err.Error(), "503") {
+				return fmt.Errorf("read the block that fails: %w, want the origin's answer", err)
+			}
+			return d.check(url, data, good*block, (good+1)*block)
+		})
+	}
+	round := time.NewTicker(2 * time.Second)
+	defer round.Stop()
+	for begin := time.Now(); time.Since(begin) < failsFor; <-round.C {
+		if err := all(readers...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := asked.Load()
+	t.Logf("the origin was asked %d times for the block that fails", n)
+	if n < 1 || n > 4 {
+		t.Error("want 4 at most")
+	}
+	if n := origin.MaxCopies("/file"); n != 1 {
+		t.Errorf("a byte was sent %d times", n)
+	}
+}
+
+// failsFor is how long a block fails: the time in which an origin may be asked for
+// one four times, but for the first request.
+const failsFor = 55 * time.Second

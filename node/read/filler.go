@@ -139,7 +139,10 @@ const (
 	busyDelay = 50 * time.Millisecond
 	// busyTime bounds the waits for busy peers: one that stays so for longer is as
 	// good as gone, and would hold its readers up with each block anew.
-	busyTime   = 5 * time.Second
+	busyTime = 5 * time.Second
+	// ownerTries bounds how often an owner is asked again that had nothing: a
+	// map reaches everybody within that time.
+	ownerTries = 20
 	originRead = 64 << 10
 	// retryAfter is when an origin may be asked again that failed and did not
 	// say: it has been tried more than once.
@@ -157,6 +160,7 @@ type fill struct {
 	doubted []peer.ID // those among them that were not asked: the last resort
 	lost    []peer.ID // those that were silent, or could not be reached
 	failed  map[peer.ID]bool
+	lacked  []peer.ID        // those among the failed that had not what was asked, and wait for another
 	recheck map[peer.ID]bool // asked once more, after wrong bytes
 	busy    int
 	waited  time.Duration    // for those that were
@@ -164,9 +168,10 @@ type fill struct {
 	looked  bool             // in the DHT
 	former  map[peer.ID]bool // asked for what they hold, as previous owners
 	found   []peer.ID
-	holders []peer.ID // to whom a source referred, still to be asked
-	holder  peer.ID   // the one among them that is asked now
-	refers  int       // how often a source referred
+	holders []peer.ID        // to whom a source referred, still to be asked
+	holder  peer.ID          // the one among them that is asked now
+	unheld  map[peer.ID]bool // holders that had nothing; as seeds they may have yet
+	refers  int              // how often a source referred
 	last    error
 	gateway peer.ID // who is asked to read for this node's site, if anybody is
 	// holds is the seed at this node's site that is asked for what it holds alone.
@@ -174,6 +179,8 @@ type fill struct {
 	// siteReader is the one among the former that reads for this node's site.
 	siteReader peer.ID
 	private    bool // a source wants a grant, or a better one
+	theirs     bool // who asks is to fetch it
+	again      int  // how often an owner was asked again that had nothing
 	refused    *seed.OriginError
 	changed    error // what one peer says, and another is asked about
 }
@@ -198,6 +205,10 @@ func (r *Filler) Fill(ctx context.Context, job *seed.Job) error {
 	}
 }
 
+// errTheirs: one of those for whom the fill runs is to fetch the bytes. He waits for
+// this fill, so that it must not wait for him, nor for better times.
+var errTheirs = errors.New("who asks is to fetch it")
+
 // again reports whether a fill that failed is to go through the sources once more:
 // while the map may be incomplete, or for those that were lost. It is only for
 // clients of this node: peers that waited for one another would add up. Who has
@@ -205,6 +216,9 @@ func (r *Filler) Fill(ctx context.Context, job *seed.Job) error {
 func (r *Filler) again(err error, lost bool, since time.Time) bool {
 	var refused *seed.OriginError
 	alone := errors.Is(err, seed.ErrUnavailable)
+	if errors.Is(err, errTheirs) {
+		return false
+	}
 	if time.Since(r.started) <= r.cfg.Start && (alone || errors.As(err, &refused) && refused.Status == 0) {
 		return true
 	}
@@ -215,7 +229,7 @@ func (r *Filler) again(err error, lost bool, since time.Time) bool {
 func (r *Filler) fill(ctx context.Context, job *seed.Job) (lost []peer.ID, err error) {
 	f := &fill{
 		Filler: r, job: job, dead: slices.Clone(job.Skip),
-		failed: map[peer.ID]bool{}, recheck: map[peer.ID]bool{},
+		failed: map[peer.ID]bool{}, recheck: map[peer.ID]bool{}, unheld: map[peer.ID]bool{},
 	}
 	err = f.run(ctx)
 	return f.lost, err
@@ -273,6 +287,8 @@ func (f *fill) failure() error {
 		return fmt.Errorf("%w: %w, says a peer that is no seed", seed.ErrUnavailable, seed.ErrPrivate)
 	case f.private:
 		return seed.ErrPrivate
+	case f.theirs:
+		return fmt.Errorf("%w: %w", seed.ErrUnavailable, errTheirs)
 	case f.last != nil:
 		return fmt.Errorf("%w: last tried: %w", seed.ErrUnavailable, f.last)
 	default:
@@ -308,8 +324,8 @@ func (f *fill) owner() peer.ID {
 // that the peer may only answer from what it has.
 func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 	job := f.job
-	if len(job.Path) > 0 && slices.Contains(job.Path, f.owner()) {
-		return "", false, false // who asks is the one who is to fetch it
+	if f.theirs = len(job.Path) > 0 && slices.Contains(job.Path, f.owner()); f.theirs {
+		return "", false, false
 	}
 	f.gateway, f.holds = "", ""
 	if p, ok := f.nextHolder(); ok {
@@ -324,6 +340,9 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 			f.holds = s.Peer
 		}
 		return s.Peer, f.noFill || s.Held || len(job.Path) > 1, true
+	}
+	if f.ownerAgain(ctx) {
+		return f.next(ctx)
 	}
 	if f.mayAskOrigin() && f.cfg.Seed && f.cfg.Map.IsSeed(job.Task.ID) {
 		return f.cfg.Self, false, true
@@ -357,6 +376,25 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 		return f.cfg.Self, false, true
 	}
 	return "", false, false
+}
+
+// ownerAgain reports, a moment later, that the owner may be asked again, which had
+// nothing: it is to fetch what it has not, so that its map is not this node's. One of
+// the two is out of date, and not for long; if this node asked the origin now, that
+// would be asked twice.
+func (f *fill) ownerAgain(ctx context.Context) bool {
+	if f.again == ownerTries || !f.mayAskOrigin() || f.job.Unsealed() {
+		return false
+	}
+	p := f.owner()
+	at := slices.Index(f.lacked, p)
+	if at < 0 || sleep(ctx, busyDelay) != nil {
+		return false
+	}
+	f.again++
+	f.lacked = slices.Delete(f.lacked, at, at+1)
+	delete(f.failed, p)
+	return true
 }
 
 // standIn returns who asks the origin while all seeds are dead: this node where
@@ -431,7 +469,8 @@ func (f *fill) doubt(sources []Source) bool {
 		if p == f.cfg.Self || !f.cfg.Health.Doubtful(p) || len(f.dead) == rangeread.MaxPath {
 			continue
 		}
-		f.dead, f.doubted = append(f.dead, p), append(f.doubted, p)
+		f.bury(p)
+		f.doubted = append(f.doubted, p)
 		if f.cfg.Health.Probe(p) {
 			select {
 			case f.probes <- probe{p, f.job.Task.ID}:

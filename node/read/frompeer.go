@@ -206,8 +206,18 @@ func (f *fill) peerFailed(ctx context.Context, p peer.ID, err error) error {
 func (f *fill) fell(p peer.ID) {
 	f.failed[p] = true
 	if len(f.dead) < rangeread.MaxPath {
-		f.dead = append(f.dead, p)
+		f.bury(p)
 	}
+}
+
+// bury leaves a peer out of all that follows. What it owned another owns now: those
+// who had nothing, because they were not to fetch it, are asked again.
+func (f *fill) bury(p peer.ID) {
+	f.dead = append(f.dead, p)
+	for _, q := range f.lacked {
+		delete(f.failed, q)
+	}
+	f.lacked = f.lacked[:0]
 }
 
 // stalled leaves a peer that said nothing but WAIT, for longer than an origin is
@@ -249,7 +259,7 @@ func isFinal(err error) bool {
 // answered handles a status other than OK.
 func (f *fill) answered(ctx context.Context, p peer.ID, e *rangeread.Error) error {
 	if p == f.holder && e.Status != rangeread.StatusRefer {
-		f.failed[p] = true // it is asked for bytes alone: what else it says is not its to say
+		f.unheld[p] = true // it is asked for bytes alone: what else it says is not its to say
 		return nil
 	}
 	switch e.Status {
@@ -297,6 +307,9 @@ func (f *fill) answered(ctx context.Context, p peer.ID, e *rangeread.Error) erro
 			return nil
 		}
 		return sleep(ctx, wait)
+	case rangeread.StatusNotFound:
+		f.failed[p], f.lacked = true, append(f.lacked, p)
+		return nil
 	default:
 		f.failed[p] = true
 		return nil
@@ -325,6 +338,7 @@ func (f *fill) changedBy(p peer.ID, detail string) error {
 // what peers hold may still serve.
 func (f *fill) refuse(e *seed.OriginError) error {
 	f.refused, f.noFill = e, true
+	f.job.Refused(e)
 	if e.Status >= 300 && e.Status < 500 && e.Status != 429 {
 		return e
 	}

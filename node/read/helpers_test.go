@@ -269,6 +269,13 @@ type world struct {
 	task      content.Task
 	data      []byte
 	sources   []*source
+	job       atomic.Pointer[seed.Job] // the last that was begun
+}
+
+// Fill implements seed.Filler: the filler's own, which the test may see the jobs of.
+func (w *world) Fill(ctx context.Context, job *seed.Job) error {
+	w.job.Store(job)
+	return w.filler.Fill(ctx, job)
 }
 
 const path = "/file"
@@ -312,7 +319,7 @@ func newWorld(t *testing.T, size, n int, change func(w *world, f *FillerConfig, 
 	}
 	w.filler = NewFiller(fc)
 	w.run(w.filler.Run)
-	mc.Filler = w.filler
+	mc.Filler = w
 	w.disk = mc.Store
 	w.m = seed.New(mc)
 	t.Cleanup(func() { _ = w.m.Close() })

@@ -3,6 +3,7 @@ package read
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -118,6 +119,69 @@ func TestOriginGoneAtStart(t *testing.T) {
 	w.origin.Close()
 	w.mustRead(w.all())
 	w.wantAsked("[1]", 0)
+}
+
+// TestWhoAsksBecomesTheOwner: a fill at the start of a node, for a peer and for a
+// client that has joined it, does not wait for better times where that peer is now
+// the one who is to fetch: he waits for this fill. The client is served by him.
+func TestWhoAsksBecomesTheOwner(t *testing.T) {
+	w := newWorld(t, mib, 2, func(w *world, f *FillerConfig, _ *seed.Config) {
+		f.Start = soon
+		w.seeds.order = w.seeds.order[:1]
+		w.seeds.before = func(n int) {
+			if n == 1 {
+				w.seeds.order, w.seeds.owner = []peer.ID{w.sources[1].id()}, w.sources[1].id()
+			}
+		}
+	})
+	asked, joined := make(chan struct{}), make(chan struct{})
+	w.sources[0].serve = func(context.Context, int, rangeread.Request, *rangeread.Answer) error {
+		close(asked)
+		<-joined
+		return rangeread.NewError(rangeread.StatusNotFound, "scripted")
+	}
+	ask := w.asker(w.sources[1])
+	answer := make(chan error, 1)
+	start := time.Now()
+	go func() { answer <- ask(w.all()) }()
+	<-asked
+	read := make(chan error, 1)
+	go func() {
+		_, err := w.read(w.all())
+		read <- err
+	}()
+	p2ptest.Eventually(t, soon, func() bool { return w.job.Load().ForClient() }, "the client joins the peer's job")
+	close(joined)
+	if err := <-answer; rangeread.StatusOf(err) != rangeread.StatusNotFound {
+		t.Errorf("the peer is told %v, want that he may go elsewhere", err)
+	}
+	if d := time.Since(start); d > soon/2 {
+		t.Errorf("the peer was told after %v", d)
+	}
+	if err := <-read; err != nil {
+		t.Error(err)
+	}
+	w.wantAsked("[1 1]", 0)
+}
+
+// TestOwnerAgain: an owner that has nothing does not know yet that it is to fetch:
+// it is asked again for about a second, before this node asks the origin.
+func TestOwnerAgain(t *testing.T) {
+	for _, tc := range []struct{ times, origin int }{{3, 0}, {1 << 30, 1}} {
+		w := newWorld(t, mib, 1, func(w *world, f *FillerConfig, _ *seed.Config) {
+			f.Fallback = true
+			w.seeds.owner = w.sources[0].id()
+		})
+		s := w.sources[0]
+		s.serve = func(_ context.Context, n int, _ rangeread.Request, a *rangeread.Answer) error {
+			if n < tc.times {
+				return rangeread.NewError(rangeread.StatusNotFound, "scripted")
+			}
+			return s.all(a)
+		}
+		w.mustRead(w.all())
+		w.wantAsked(fmt.Sprintf("[%d]", 1+min(tc.times, ownerTries)), tc.origin)
+	}
 }
 
 // TestPeersOriginFails: what an owner says of the origin is final where the

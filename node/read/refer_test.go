@@ -2,12 +2,15 @@ package read
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/rangeread"
+	"github.com/p2pnode/p2pnode/seed"
 )
 
 // referTo answers the first n bulk requests with REFER to peers, and then serves.
@@ -129,4 +132,50 @@ func TestSeedsAreNotReferred(t *testing.T) {
 	w.sources[0].referTo(1, w.sources[1])
 	w.mustRead(w.all())
 	w.wantAsked("[2 0]", 0)
+}
+
+// dieAfter answers with n bytes and is then gone.
+func (s *source) dieAfter(n int64) func(context.Context, *rangeread.Answer) error {
+	return func(ctx context.Context, a *rangeread.Answer) error {
+		if err := errors.Join(s.upTo(a, n, nil), a.Flush()); err != nil {
+			return err
+		}
+		go func() { _ = s.host.Close() }()
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+}
+
+// TestAskedAgainAfterADeath: a seed that had nothing while another owned the
+// stripe, as a holder or in its turn, is asked again when that one is dead, before
+// a node that is no seed turns to the origin.
+func TestAskedAgainAfterADeath(t *testing.T) {
+	absent := rangeread.NewError(rangeread.StatusNotFound, "scripted")
+	for _, held := range []bool{false, true} {
+		t.Run(fmt.Sprint("as a holder ", held), func(t *testing.T) {
+			w := newWorld(t, mib, 2, func(_ *world, f *FillerConfig, _ *seed.Config) { f.Seed, f.Fallback = false, true })
+			other, owner := w.sources[0], w.sources[1]
+			if held {
+				w.seeds.order = []peer.ID{owner.id(), other.id()}
+				owner.referTo(1, other)
+			}
+			refer, die := owner.serve, owner.dieAfter(256*kib)
+			owner.serve = func(ctx context.Context, n int, req rangeread.Request, a *rangeread.Answer) error {
+				if req.Range.Empty() || held && n == 0 {
+					return refer(ctx, n, req, a)
+				}
+				return die(ctx, a)
+			}
+			other.serve = func(_ context.Context, n int, _ rangeread.Request, a *rangeread.Answer) error {
+				if n == 0 {
+					return absent
+				}
+				return other.all(a)
+			}
+			w.mustRead(w.all())
+			if n := w.origin.Requests(path); n != 0 || len(other.requests()) != 2 {
+				t.Errorf("the other seed was asked %d times, the origin %d times: want 2 and 0", len(other.requests()), n)
+			}
+		})
+	}
 }
