@@ -90,7 +90,7 @@ func (f *file) adoptLocked(j *Job) (own content.Range) {
 	for i := first; i < end; i++ {
 		if k := keyOf(i, j); f.flights[k] == nil && !f.disk.Has(i) {
 			fl := newFlight(f.name(i), j, f.m.buffers)
-			fl.way, fl.from = j.way, j.from
+			fl.way, fl.from, fl.refusal = j.way, j.from, j.refusal
 			f.flights[k] = fl
 			if own.Empty() {
 				f.beginLocked()

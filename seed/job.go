@@ -196,16 +196,16 @@ func (j *Job) AskPeer(p peer.ID) { j.ask(fromPeer, p) }
 func (j *Job) AskSite(p peer.ID) { j.ask(fromSite, p) }
 
 // AskHeld says that the origin is next, and that at most a peer is asked before,
-// for what it holds, and not for long; see AskPeer. One that reads for this node's
+// for what it holds: not for long, but while it reads the origin; see AskPeer. One that reads for this node's
 // site is named: for whom it waits may not wait for this node meanwhile.
 func (j *Job) AskHeld(p peer.ID) { j.ask(fromHeld, p) }
 
 // AskOrigin says that the origin is about to be asked; see AskPeer.
 func (j *Job) AskOrigin() { j.ask(fromOrigin, "") }
 
-// Refused says that the origin has refused what the job wants. Peers may still be
-// asked for what they hold; who may not wait for that is told so, and does not take
-// this node for busy.
+// Refused says that the origin has refused what the job wants, or, nil, that it may
+// be asked again. Peers may still be asked for what they hold; who may not wait for
+// that is told so, and does not take this node for busy.
 func (j *Job) Refused(e *OriginError) {
 	j.mu.Lock()
 	j.refusal = e

@@ -187,10 +187,11 @@ type fill struct {
 
 // Fill implements seed.Filler.
 func (r *Filler) Fill(ctx context.Context, job *seed.Job) error {
-	var lostAt time.Time // when the first source was lost
+	var lostAt time.Time // when the first source was lost since anything came
 	for {
+		before := job.Pos()
 		lost, err := r.fill(ctx, job)
-		if len(lost) > 0 && lostAt.IsZero() {
+		if len(lost) > 0 && (lostAt.IsZero() || job.Pos() > before) {
 			lostAt = time.Now()
 		}
 		if err == nil || ctx.Err() != nil || !job.ForClient() || !r.again(err, len(lost) > 0, lostAt) {
@@ -199,6 +200,7 @@ func (r *Filler) Fill(ctx context.Context, job *seed.Job) error {
 		if err := sleep(ctx, lookAgain); err != nil {
 			return err
 		}
+		job.Refused(nil)
 		for _, p := range lost {
 			r.cfg.Redial(p)
 		}
@@ -383,10 +385,10 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 // the two is out of date, and not for long; if this node asked the origin now, that
 // would be asked twice.
 func (f *fill) ownerAgain(ctx context.Context) bool {
-	if f.again == ownerTries || !f.mayAskOrigin() || f.job.Unsealed() {
+	p := f.owner()
+	if f.again == ownerTries || f.forbidden(p) || f.job.Unsealed() {
 		return false
 	}
-	p := f.owner()
 	at := slices.Index(f.lacked, p)
 	if at < 0 || sleep(ctx, busyDelay) != nil {
 		return false
@@ -395,6 +397,11 @@ func (f *fill) ownerAgain(ctx context.Context) bool {
 	f.lacked = slices.Delete(f.lacked, at, at+1)
 	delete(f.failed, p)
 	return true
+}
+
+// forbidden reports whether a peer may not be asked to fetch what it has not.
+func (f *fill) forbidden(p peer.ID) bool {
+	return !f.mayAskOrigin() || len(f.job.Path) > 1 || f.job.Private() && !f.cfg.Map.MayGrant(p)
 }
 
 // standIn returns who asks the origin while all seeds are dead: this node where

@@ -12,8 +12,8 @@ import (
 	"github.com/p2pnode/p2pnode/seed"
 )
 
-// formerPatience is how long a previous owner may wait for a peer before it sends
-// something of what it holds. While it waits for the origin it is waited for:
+// formerPatience is how long a previous owner may take to be reached, and wait for
+// a peer before it sends something of what it holds. While it waits for the origin it is waited for:
 // asking anew would cost the origin the same bytes again.
 const formerPatience = 500 * time.Millisecond
 
@@ -124,6 +124,9 @@ func (f *fill) held(ctx context.Context, p peer.ID) error {
 		return nil
 	}
 	err = f.receive(ctx, body, func(n int) error { return f.cfg.Pace(ctx, p, n) })
+	if errors.Is(err, rangeread.ErrSilent) {
+		f.cfg.Health.Failure(p)
+	}
 	if errors.Is(err, rangeread.ErrCorrupt) {
 		f.metrics.wrongAnswers.Inc()
 		f.cfg.Health.Wrong(p)

@@ -184,6 +184,21 @@ func TestOwnerAgain(t *testing.T) {
 	}
 }
 
+// TestOwnerMayNotFetch: one that stands third in a chain may ask the owner for what
+// it holds alone; it is not asked again and again for what it may not fetch.
+func TestOwnerMayNotFetch(t *testing.T) {
+	w := newWorld(t, mib, 1, func(w *world, _ *FillerConfig, _ *seed.Config) {
+		w.seeds.owner, w.seeds.seed = w.sources[0].id(), true
+	})
+	w.sources[0].status(rangeread.StatusNotFound)
+	hosts := p2ptest.Hosts(t, 2)
+	p2ptest.Connect(t, hosts[0], w.host)
+	if err := w.asker(&source{host: hosts[0]})(w.all(), hosts[1].ID()); err != nil {
+		t.Fatal(err)
+	}
+	w.wantAsked("[1]", 1)
+}
+
 // TestPeersOriginFails: what an owner says of the origin is final where the
 // client is to blame; else others are asked for what they hold, and this node
 // does not go to the origin after it.

@@ -39,6 +39,7 @@ type Body struct {
 	failed   error     // what Next returned last
 	proofs   int       // since the last DATA
 	waiting  time.Time // when the source began to say nothing but WAIT; zero while it does not
+	briefly  time.Time // the same of WAIT that is not for the origin
 	proven   proven
 	spare    []byte
 }
@@ -99,7 +100,7 @@ func (b *Body) start() (heard bool, err error) {
 				return true, err
 			}
 		case kindHeader:
-			b.waiting = time.Time{}
+			b.waiting, b.briefly = time.Time{}, time.Time{}
 			return true, b.header(n)
 		default:
 			return true, fmt.Errorf("%w: frame of kind %d before the header", ErrProtocol, k)
@@ -114,22 +115,23 @@ func (b *Body) wait(n int) error {
 	if err := scr.read(b.conn.br, n, &m); err != nil {
 		return err
 	}
-	now := time.Now()
+	now, brief := time.Now(), b.req.PeerWait > 0 && m.GetReason() != WaitOrigin
 	if b.waiting.IsZero() {
 		b.waiting = now
 	}
-	if now.Sub(b.waiting) > b.patience(m.GetReason()) {
+	if !brief {
+		b.briefly = time.Time{}
+	} else if b.briefly.IsZero() {
+		b.briefly = now
+	}
+	if brief && now.Sub(b.briefly) > b.req.PeerWait || now.Sub(b.waiting) > b.patience() {
 		return ErrStalled
 	}
 	return nil
 }
 
-// patience is for how long the source may say nothing but WAIT, the last for this
-// reason.
-func (b *Body) patience(reason WaitReason) time.Duration {
-	if b.req.PeerWait > 0 && reason == WaitPeer {
-		return b.req.PeerWait
-	}
+// patience is for how long the source may say nothing but WAIT.
+func (b *Body) patience() time.Duration {
 	d := b.client.cfg.Patience
 	if len(b.req.Path) > 1 {
 		d -= d / 6

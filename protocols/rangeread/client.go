@@ -128,7 +128,9 @@ func (c *Client) Run(ctx context.Context) error {
 		case now := <-t.C:
 			c.clock.Add(1)
 			for _, cn := range c.silent() {
-				c.cfg.Silent(cn.stream.Conn().RemotePeer())
+				if !cn.heardOfLate() { // else its connection lives, and is full
+					c.cfg.Silent(cn.stream.Conn().RemotePeer())
+				}
 				resets.Go(func() { cn.kill(ErrSilent) })
 			}
 			if now.Sub(swept) >= readerIdle/4 {
@@ -198,7 +200,7 @@ func (c *Client) Open(ctx context.Context, from peer.ID, req Request) (*Body, er
 	}
 	req.sparse = !req.Small && req.Range.Len > content.LeafSize
 	for {
-		cn, reused, err := c.take(ctx, from, p)
+		cn, reused, err := c.take(ctx, from, p, req.PeerWait)
 		if err != nil {
 			c.leave(from, p)
 			return nil, fmt.Errorf("open stream to %s: %w", from, err)
@@ -274,8 +276,8 @@ func (c *Client) leave(id peer.ID, p *pool) {
 }
 
 // take returns a stream of the pool, or a new one. The caller gives it back by
-// put.
-func (c *Client) take(ctx context.Context, id peer.ID, p *pool) (cn *conn, reused bool, err error) {
+// put. brief is Request.PeerWait.
+func (c *Client) take(ctx context.Context, id peer.ID, p *pool, brief time.Duration) (cn *conn, reused bool, err error) {
 	for {
 		c.mu.Lock()
 		if n := len(p.idle); n > 0 {
@@ -293,13 +295,19 @@ func (c *Client) take(ctx context.Context, id peer.ID, p *pool) (cn *conn, reuse
 		c.put(p, cn, false)
 		cn = nil
 	}
-	dial, cancel := context.WithTimeout(ctx, 2*c.cfg.Silence)
+	limit, slow := 2*c.cfg.Silence, ErrSilent
+	if brief > 0 && brief < limit {
+		limit, slow = brief, ErrStalled // it may be there, for who has more time
+	}
+	dial, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	s, err := c.cfg.Host.NewStream(network.WithAllowLimitedConn(dial, ServiceName), id, ProtocolID)
 	if err != nil {
 		if dial.Err() != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w: %w", ErrSilent, err)
-			c.cfg.Silent(id)
+			err = fmt.Errorf("%w: %w", slow, err)
+			if brief == 0 {
+				c.cfg.Silent(id)
+			}
 		}
 		return nil, false, err
 	}

@@ -96,16 +96,24 @@ const (
 // anybody for all of silenceTicks, or nothing to this read for streamPatience
 // times as long. It marks the read.
 func (cn *conn) giveUp() bool {
-	ticks := int64(silenceTicks)
-	if cn.relayed {
-		ticks *= relayedPatience
-	}
-	began, now := cn.waiting.Load(), cn.clock.Load()
+	began, now, ticks := cn.waiting.Load(), cn.clock.Load(), cn.patience()
 	if began <= 0 || now-max(began, cn.peer.Load()) <= ticks && now-began <= ticks*streamPatience {
 		return false
 	}
 	return cn.waiting.CompareAndSwap(began, given)
 }
+
+// patience is how long the source may be silent on all streams, in ticks.
+func (cn *conn) patience() int64 {
+	if cn.relayed {
+		return silenceTicks * relayedPatience
+	}
+	return silenceTicks
+}
+
+// heardOfLate reports whether the source has said something within its patience, on
+// whatever stream.
+func (cn *conn) heardOfLate() bool { return cn.clock.Load()-cn.peer.Load() <= cn.patience() }
 
 // kill resets the stream; who reads from it gets cause. It may block for as long
 // as the connection takes no bytes.

@@ -183,6 +183,7 @@ func (b *Body) data(n int, buf func(off int64, n int) []byte) ([]byte, error) {
 		copy(p, in)
 	}
 	b.pos, b.proofs, b.waiting = to, 0, time.Time{}
+	b.briefly = time.Time{}
 	b.client.metrics.bytes.Add(float64(n))
 	b.client.received.Add(int64(n))
 	return p, nil

@@ -66,7 +66,7 @@ func TestReadsMoveToTheDirectConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	take := func() *conn {
-		cn, _, err := c.take(t.Context(), "source", p)
+		cn, _, err := c.take(t.Context(), "source", p, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

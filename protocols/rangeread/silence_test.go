@@ -119,6 +119,8 @@ func TestSilence(t *testing.T) {
 func TestSilenceIsOfThePeer(t *testing.T) {
 	key, id := p2ptest.Key(t)
 	m := newMemory(t, content.BlockSize, key, id)
+	var told atomic.Int64
+	m.silent = func(peer.ID) { told.Add(1) }
 	var late atomic.Int64 // when reads of byte 1 are answered
 	h := handler(func(ctx context.Context, req Request, a *Answer) error {
 		r, err := a.Header(Header{Meta: m.meta})
@@ -141,12 +143,14 @@ func TestSilenceIsOfThePeer(t *testing.T) {
 		for _, tc := range []struct {
 			late, heard time.Duration // until when other reads are answered
 			silent      time.Duration // when it is told; 0 for never
+			lost        int64         // how often the source is said to be silent itself
 		}{
 			{late: 6 * DefaultSilence, heard: 6 * DefaultSilence},
-			{late: time.Hour, heard: 3 * DefaultSilence, silent: 4 * DefaultSilence},
+			{late: time.Hour, heard: 3 * DefaultSilence, silent: 4 * DefaultSilence, lost: 1},
 			{late: time.Hour, heard: time.Hour, silent: streamPatience * DefaultSilence},
 		} {
 			late.Store(int64(tc.late))
+			told.Store(0)
 			start := time.Now()
 			others := make(chan struct{})
 			stop := make(chan struct{})
@@ -180,6 +184,9 @@ func TestSilenceIsOfThePeer(t *testing.T) {
 				t.Errorf("a source that is late on one stream: %v after %v", err, took)
 			case tc.silent > 0 && (!errors.Is(err, ErrSilent) || took < tc.silent-DefaultSilence/2 || took > tc.silent+DefaultSilence/2):
 				t.Errorf("heard for %v: %v after %v, want %v", tc.heard, err, took, tc.silent)
+			}
+			if n := told.Load(); n != tc.lost {
+				t.Errorf("heard for %v: its connections are put in doubt %d times, want %d", tc.heard, n, tc.lost)
 			}
 		}
 	})

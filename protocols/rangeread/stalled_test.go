@@ -77,6 +77,33 @@ func TestStalled(t *testing.T) {
 	}
 }
 
+// TestBriefPatience: who has little time for a source that waits for a peer, or for
+// its turn, leaves it that long after it waited for the origin, not at once.
+func TestBriefPatience(t *testing.T) {
+	const brief, before = 500 * time.Millisecond, 10 * time.Second
+	key, id := p2ptest.Key(t)
+	m := newMemory(t, content.BlockSize, key, id)
+	for _, reason := range []WaitReason{WaitPeer, WaitQueue} {
+		h := handler(func(ctx context.Context, _ Request, a *Answer) error {
+			over := make(chan struct{})
+			time.AfterFunc(before, func() { close(over) })
+			if err := a.Wait(ctx, WaitOrigin, over); err != nil {
+				return err
+			}
+			return a.Wait(ctx, reason, nil) // for ever
+		})
+		virtual(t, m, h, func(t *testing.T, c *Client) {
+			req := m.request(0, m.meta.Size)
+			req.PeerWait = brief
+			start := time.Now()
+			_, err := readAll(c, "source", req)
+			if d := time.Since(start); !errors.Is(err, ErrStalled) || d < before+brief || d > before+brief+time.Second {
+				t.Errorf("%s: %v after %v, want %v", reason, err, d, before+brief)
+			}
+		})
+	}
+}
+
 // Slow is not dead: a source that waits for most of its time before each leaf is
 // read to the end.
 func TestSlowIsNotStalled(t *testing.T) {
