@@ -281,6 +281,7 @@ func TestWaitsOnTheDead(t *testing.T) {
 					close(waiting)
 					<-refuse
 					job.Refused(&OriginError{Status: http.StatusServiceUnavailable})
+					job.AskPeer(dead)
 					close(refused)
 					if err := g.step(ctx, 0); err != nil {
 						return err

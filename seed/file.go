@@ -115,7 +115,7 @@ func (f *file) takeWholeLocked(j *Job) {
 		for _, fl := range f.flights {
 			if fl.job == j && fl.unfinished() {
 				fl.job = w
-				fl.take(fromOrigin, "")
+				fl.take(fromOrigin, "", nil)
 			}
 		}
 		j.pos = j.end
@@ -187,7 +187,7 @@ func (f *file) claim(j *Job, i int64) *flight {
 		return nil
 	case fl.job != j && j.whole && !fl.claimed:
 		fl.job = j
-		fl.take(fromOrigin, "")
+		fl.take(fromOrigin, "", nil)
 	case fl.job != j:
 		return nil
 	}

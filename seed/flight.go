@@ -92,11 +92,11 @@ const (
 	fromOrigin
 )
 
-// take sets where the bytes come from next. Those who follow look again whether
-// they may.
-func (f *flight) take(w way, from peer.ID) {
+// take sets where the bytes come from next, and what the origin said before. Those
+// who follow look again whether they may.
+func (f *flight) take(w way, from peer.ID, refusal *OriginError) {
 	f.mu.Lock()
-	f.way, f.from = w, from
+	f.way, f.from, f.refusal = w, from, refusal
 	f.bell.ring()
 	f.mu.Unlock()
 }

@@ -79,7 +79,7 @@ type Job struct {
 	client    bool         // a client of this node follows it, or did
 	way       way          // written by the job's goroutine alone
 	from      peer.ID      // who is asked, where way is fromPeer or fromSite
-	refusal   *OriginError // what Refused was told
+	refusal   *OriginError // what Refused was told; written by the job's goroutine alone
 	gone      bool         // ended, or about to: join no more
 	partial   bool         // some bytes of the block in progress are there
 	read      int64        // pos, of a job that reads all of the file
@@ -196,28 +196,21 @@ func (j *Job) AskPeer(p peer.ID) { j.ask(fromPeer, p) }
 func (j *Job) AskSite(p peer.ID) { j.ask(fromSite, p) }
 
 // AskHeld says that the origin is next, and that at most a peer is asked before,
-// for what it holds: not for long, but while it reads the origin; see AskPeer. One that reads for this node's
-// site is named: for whom it waits may not wait for this node meanwhile.
+// for what it holds: not for long, but while it reads the origin; see AskPeer. One
+// that reads for this node's site is named: for whom it waits may not wait for this
+// node meanwhile.
 func (j *Job) AskHeld(p peer.ID) { j.ask(fromHeld, p) }
 
 // AskOrigin says that the origin is about to be asked; see AskPeer.
 func (j *Job) AskOrigin() { j.ask(fromOrigin, "") }
 
 // Refused says that the origin has refused what the job wants, or, nil, that it may
-// be asked again. Peers may still be asked for what they hold; who may not wait for
-// that is told so, and does not take this node for busy.
+// be asked again. Peers may still be asked for what they hold, from the next AskPeer
+// on: who may not wait for that is told so, and does not take this node for busy.
 func (j *Job) Refused(e *OriginError) {
 	j.mu.Lock()
 	j.refusal = e
 	j.mu.Unlock()
-	if j.file == nil {
-		return
-	}
-	for _, fl := range j.file.flightsOf(j) {
-		fl.mu.Lock()
-		fl.refusal = e
-		fl.mu.Unlock()
-	}
 }
 
 func (j *Job) ask(w way, from peer.ID) {
@@ -229,7 +222,7 @@ func (j *Job) ask(w way, from peer.ID) {
 		return
 	}
 	for _, fl := range j.file.flightsOf(j) {
-		fl.take(w, from)
+		fl.take(w, from, j.refusal)
 	}
 }
 

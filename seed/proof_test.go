@@ -20,7 +20,7 @@ func testFlight(t *testing.T) (*flight, []byte, crypto.PrivKey, peer.ID) {
 	bufs := newBuffers(1)
 	name := content.BlockName{Task: testTask(t).ID, Generation: testMeta(mib, `"x"`).Generation, FileSize: mib}
 	f := newFlight(name, nil, bufs)
-	f.take(fromOrigin, "")
+	f.take(fromOrigin, "", nil)
 	b, err := bufs.get(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)

@@ -67,14 +67,7 @@ func TestLooksAgain(t *testing.T) {
 		if n > 0 {
 			return s.all(a)
 		}
-		if err := s.upTo(a, 3*content.LeafSize, nil); err != nil {
-			return err
-		}
-		if err := a.Flush(); err != nil {
-			return err
-		}
-		<-ctx.Done()
-		return ctx.Err()
+		return s.halts(ctx, a, 3*content.LeafSize)
 	}
 	w.mustRead(w.all())
 	if reqs := s.requests(); len(reqs) != 2 || reqs[1].Range.Off != 3*content.LeafSize {

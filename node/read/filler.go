@@ -160,7 +160,7 @@ type fill struct {
 	doubted []peer.ID // those among them that were not asked: the last resort
 	lost    []peer.ID // those that were silent, or could not be reached
 	failed  map[peer.ID]bool
-	lacked  []peer.ID        // those among the failed that had not what was asked, and wait for another
+	lacked  map[peer.ID]bool // had nothing, and were not to fetch it
 	recheck map[peer.ID]bool // asked once more, after wrong bytes
 	busy    int
 	waited  time.Duration    // for those that were
@@ -180,7 +180,7 @@ type fill struct {
 	siteReader peer.ID
 	private    bool // a source wants a grant, or a better one
 	theirs     bool // who asks is to fetch it
-	again      int  // how often an owner was asked again that had nothing
+	ownerAsks  int  // how often an owner was asked again that had nothing
 	refused    *seed.OriginError
 	changed    error // what one peer says, and another is asked about
 }
@@ -216,11 +216,11 @@ var errTheirs = errors.New("who asks is to fetch it")
 // clients of this node: peers that waited for one another would add up. Who has
 // asked an origin, or could have, does not wait for peers.
 func (r *Filler) again(err error, lost bool, since time.Time) bool {
-	var refused *seed.OriginError
-	alone := errors.Is(err, seed.ErrUnavailable)
 	if errors.Is(err, errTheirs) {
 		return false
 	}
+	var refused *seed.OriginError
+	alone := errors.Is(err, seed.ErrUnavailable)
 	if time.Since(r.started) <= r.cfg.Start && (alone || errors.As(err, &refused) && refused.Status == 0) {
 		return true
 	}
@@ -231,7 +231,7 @@ func (r *Filler) again(err error, lost bool, since time.Time) bool {
 func (r *Filler) fill(ctx context.Context, job *seed.Job) (lost []peer.ID, err error) {
 	f := &fill{
 		Filler: r, job: job, dead: slices.Clone(job.Skip),
-		failed: map[peer.ID]bool{}, recheck: map[peer.ID]bool{}, unheld: map[peer.ID]bool{},
+		failed: map[peer.ID]bool{}, lacked: map[peer.ID]bool{}, recheck: map[peer.ID]bool{}, unheld: map[peer.ID]bool{},
 	}
 	err = f.run(ctx)
 	return f.lost, err
@@ -361,7 +361,7 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 		f.found = f.cfg.Providers.Find(ctx, job.Task.ID)
 	}
 	for _, p := range f.found {
-		if p != f.cfg.Self && !f.failed[p] && !slices.Contains(f.dead, p) {
+		if p != f.cfg.Self && !f.tried(p) && !slices.Contains(f.dead, p) {
 			f.metrics.fromProviders.Inc()
 			return p, f.noFill, true
 		}
@@ -386,16 +386,11 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 // would be asked twice.
 func (f *fill) ownerAgain(ctx context.Context) bool {
 	p := f.owner()
-	if f.again == ownerTries || f.forbidden(p) || f.job.Unsealed() {
+	if !f.lacked[p] || f.ownerAsks == ownerTries || f.forbidden(p) || f.job.Unsealed() || sleep(ctx, busyDelay) != nil {
 		return false
 	}
-	at := slices.Index(f.lacked, p)
-	if at < 0 || sleep(ctx, busyDelay) != nil {
-		return false
-	}
-	f.again++
-	f.lacked = slices.Delete(f.lacked, at, at+1)
-	delete(f.failed, p)
+	f.ownerAsks++
+	delete(f.lacked, p)
 	return true
 }
 
@@ -415,7 +410,7 @@ func (f *fill) standIn() (peer.ID, bool) {
 	if p == f.cfg.Self {
 		return p, ok && f.cfg.Seed
 	}
-	return p, ok && !f.failed[p]
+	return p, ok && !f.tried(p)
 }
 
 // nextGateway returns who reads the stripe for all of this node's site, where that
@@ -428,7 +423,7 @@ func (f *fill) nextGateway() (peer.ID, bool) {
 	stripe, sequential := f.stripe()
 	for {
 		p, ok := f.cfg.Map.Gateway(f.job.Task.ID, stripe, sequential, f.dead)
-		if !ok || f.failed[p] {
+		if !ok || f.tried(p) {
 			return "", false
 		}
 		if !f.doubt([]Source{{Peer: p}}) {
@@ -450,7 +445,7 @@ func (f *fill) nextSeed() (Source, bool) {
 	var last Source
 	for _, s := range sources {
 		switch {
-		case s.Held && (f.job.Validate || !f.job.Known.IsZero()) && s.Peer != f.cfg.Self && !f.failed[s.Peer] && !slices.Contains(f.job.Path, s.Peer):
+		case s.Held && (f.job.Validate || !f.job.Known.IsZero()) && s.Peer != f.cfg.Self && !f.tried(s.Peer) && !slices.Contains(f.job.Path, s.Peer):
 			// The question is what the origin has: it comes after those who ask.
 			if last.Peer == "" {
 				last = s
@@ -459,7 +454,7 @@ func (f *fill) nextSeed() (Source, bool) {
 			if f.mayAskOrigin() && f.cfg.Seed {
 				return s, true
 			}
-		case !f.failed[s.Peer] && !slices.Contains(f.job.Path, s.Peer):
+		case !f.tried(s.Peer) && !slices.Contains(f.job.Path, s.Peer):
 			return s, true
 		}
 	}

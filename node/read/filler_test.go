@@ -241,14 +241,7 @@ func TestSilentMidway(t *testing.T) {
 	w := newWorld(t, mib, 2, nil)
 	s := w.sources[0]
 	s.serve = func(ctx context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
-		if err := s.upTo(a, 5*content.LeafSize, nil); err != nil {
-			return err
-		}
-		if err := a.Flush(); err != nil {
-			return err
-		}
-		<-ctx.Done()
-		return ctx.Err()
+		return s.halts(ctx, a, 5*content.LeafSize)
 	}
 	w.mustRead(w.all())
 	w.wantAsked("[1 1]", 0)

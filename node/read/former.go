@@ -13,8 +13,8 @@ import (
 )
 
 // formerPatience is how long a previous owner may take to be reached, and wait for
-// a peer before it sends something of what it holds. While it waits for the origin it is waited for:
-// asking anew would cost the origin the same bytes again.
+// a peer before it sends something of what it holds. While it waits for the origin
+// it is waited for: asking anew would cost the origin the same bytes again.
 const formerPatience = 500 * time.Millisecond
 
 // sitePatience is the same of the one that read for this node's site: it may be
@@ -33,7 +33,7 @@ func (f *fill) fromFormer(ctx context.Context) bool {
 		return false
 	}
 	for _, p := range f.formers(stripe) {
-		if f.former[p] || f.failed[p] || slices.Contains(f.job.Path, p) {
+		if f.former[p] || f.tried(p) || slices.Contains(f.job.Path, p) {
 			continue
 		}
 		if f.former == nil {
@@ -91,7 +91,7 @@ func (f *fill) held(ctx context.Context, p peer.ID) error {
 	job := f.job
 	req := rangeread.Request{
 		Task: job.Task.ID, Generation: job.Expect, Range: job.Want(), NoFill: true, Path: append(slices.Clone(job.Path), f.cfg.Self), Skip: f.dead,
-		Site: onSite, PeerWait: patience,
+		Site: onSite, Brief: patience,
 	}
 	if meta, known := job.Meta(); known {
 		req.Generation = meta.Generation

@@ -214,11 +214,11 @@ func (f *fill) fell(p peer.ID) {
 // who had nothing, because they were not to fetch it, are asked again.
 func (f *fill) bury(p peer.ID) {
 	f.dead = append(f.dead, p)
-	for _, q := range f.lacked {
-		delete(f.failed, q)
-	}
-	f.lacked = f.lacked[:0]
+	clear(f.lacked)
 }
+
+// tried reports whether a peer is not to be asked as things are.
+func (f *fill) tried(p peer.ID) bool { return f.failed[p] || f.lacked[p] }
 
 // stalled leaves a peer that said nothing but WAIT, for longer than an origin is
 // waited for: the next in order takes over, and the peer is banned, since it
@@ -308,7 +308,7 @@ func (f *fill) answered(ctx context.Context, p peer.ID, e *rangeread.Error) erro
 		}
 		return sleep(ctx, wait)
 	case rangeread.StatusNotFound:
-		f.failed[p], f.lacked = true, append(f.lacked, p)
+		f.lacked[p] = true
 		return nil
 	default:
 		f.failed[p] = true

@@ -247,6 +247,15 @@ func (s *source) upTo(a *rangeread.Answer, end int64, tamper func(p []byte, off 
 	return nil
 }
 
+// halts sends the first n bytes, on a leaf's edge, and then says nothing any more.
+func (s *source) halts(ctx context.Context, a *rangeread.Answer, n int64) error {
+	if err := errors.Join(s.upTo(a, n, nil), a.Flush()); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 // status answers everything with an error.
 func (s *source) status(st rangeread.Status) {
 	s.serve = func(context.Context, int, rangeread.Request, *rangeread.Answer) error {

@@ -22,7 +22,7 @@ func (f *fill) referred(holders []peer.AddrInfo) bool {
 	}
 	f.holders = f.holders[:0]
 	for _, h := range holders {
-		if h.ID == f.cfg.Self || f.failed[h.ID] || f.unheld[h.ID] || slices.Contains(f.dead, h.ID) || slices.Contains(f.job.Path, h.ID) || f.cfg.Health.Doubtful(h.ID) {
+		if h.ID == f.cfg.Self || f.tried(h.ID) || f.unheld[h.ID] || slices.Contains(f.dead, h.ID) || slices.Contains(f.job.Path, h.ID) || f.cfg.Health.Doubtful(h.ID) {
 			continue
 		}
 		f.cfg.Providers.Met(h)
@@ -51,7 +51,7 @@ func (f *fill) nextHolder() (peer.ID, bool) {
 	for len(f.holders) > 0 {
 		p := f.holders[0]
 		f.holders = f.holders[1:]
-		if !f.failed[p] && !f.unheld[p] && !slices.Contains(f.dead, p) {
+		if !f.tried(p) && !f.unheld[p] && !slices.Contains(f.dead, p) {
 			f.metrics.fromHolders.Inc()
 			f.holder = p
 			return p, true

@@ -115,7 +115,7 @@ func (b *Body) wait(n int) error {
 	if err := scr.read(b.conn.br, n, &m); err != nil {
 		return err
 	}
-	now, brief := time.Now(), b.req.PeerWait > 0 && m.GetReason() != WaitOrigin
+	now, brief := time.Now(), b.req.Brief > 0 && m.GetReason() != WaitOrigin
 	if b.waiting.IsZero() {
 		b.waiting = now
 	}
@@ -124,7 +124,7 @@ func (b *Body) wait(n int) error {
 	} else if b.briefly.IsZero() {
 		b.briefly = now
 	}
-	if brief && now.Sub(b.briefly) > b.req.PeerWait || now.Sub(b.waiting) > b.patience() {
+	if brief && now.Sub(b.briefly) > b.req.Brief || now.Sub(b.waiting) > b.patience() {
 		return ErrStalled
 	}
 	return nil

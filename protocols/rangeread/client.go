@@ -200,7 +200,7 @@ func (c *Client) Open(ctx context.Context, from peer.ID, req Request) (*Body, er
 	}
 	req.sparse = !req.Small && req.Range.Len > content.LeafSize
 	for {
-		cn, reused, err := c.take(ctx, from, p, req.PeerWait)
+		cn, reused, err := c.take(ctx, from, p, req.Brief)
 		if err != nil {
 			c.leave(from, p)
 			return nil, fmt.Errorf("open stream to %s: %w", from, err)
@@ -276,7 +276,7 @@ func (c *Client) leave(id peer.ID, p *pool) {
 }
 
 // take returns a stream of the pool, or a new one. The caller gives it back by
-// put. brief is Request.PeerWait.
+// put. brief is Request.Brief.
 func (c *Client) take(ctx context.Context, id peer.ID, p *pool, brief time.Duration) (cn *conn, reused bool, err error) {
 	for {
 		c.mu.Lock()
@@ -305,7 +305,7 @@ func (c *Client) take(ctx context.Context, id peer.ID, p *pool, brief time.Durat
 	if err != nil {
 		if dial.Err() != nil && ctx.Err() == nil {
 			err = fmt.Errorf("%w: %w", slow, err)
-			if brief == 0 {
+			if errors.Is(slow, ErrSilent) {
 				c.cfg.Silent(id)
 			}
 		}

@@ -52,10 +52,10 @@ type Request struct {
 	Origin *Origin
 	// Epoch and Seq are the version of the seed map that was used.
 	Epoch, Seq uint64
-	// PeerWait is not sent: how long a dial may take, and for how long the source may
+	// Brief is not sent: how long a dial may take, and for how long the source may
 	// say nothing but WAIT for anything but the origin; 0 for the bounds of
 	// ClientConfig.
-	PeerWait time.Duration
+	Brief time.Duration
 
 	sparse bool // proofs may leave out what a reader of whole frames can make
 }

@@ -29,7 +29,7 @@ func TestStalled(t *testing.T) {
 		after      time.Duration
 	}
 	nothing := func(*Request) {}
-	brief := func(r *Request) { r.PeerWait = 500 * time.Millisecond }
+	brief := func(r *Request) { r.Brief = 500 * time.Millisecond }
 	for _, tc := range []script{
 		{name: "no header", request: nothing, after: DefaultPatience},
 		{name: "header", request: nothing, header: true, after: DefaultPatience},
@@ -94,7 +94,7 @@ func TestBriefPatience(t *testing.T) {
 		})
 		virtual(t, m, h, func(t *testing.T, c *Client) {
 			req := m.request(0, m.meta.Size)
-			req.PeerWait = brief
+			req.Brief = brief
 			start := time.Now()
 			_, err := readAll(c, "source", req)
 			if d := time.Since(start); !errors.Is(err, ErrStalled) || d < before+brief || d > before+brief+time.Second {
