@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"math/rand/v2"
+	"slices"
 
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -9,6 +11,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peerstore"
 
 	"github.com/p2pnode/p2pnode/internal/content"
+	p2phost "github.com/p2pnode/p2pnode/node/host"
 	"github.com/p2pnode/p2pnode/node/locate"
 	"github.com/p2pnode/p2pnode/node/read"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
@@ -74,7 +77,7 @@ func (m seedMap) Apply(s assignment.Signed, u assignment.Update) {
 // addresses that it names, which may be newer than the pool's.
 type providers struct {
 	*locate.Providers
-	host  host.Host
+	host  *p2phost.Host
 	seeds *locate.Map
 }
 
@@ -86,6 +89,19 @@ func (p providers) Find(ctx context.Context, task content.TaskID) []peer.ID {
 		out = append(out, info.ID)
 	}
 	p.seeds.Prefer(out)
+	return out
+}
+
+// Neighbours implements read.Providers: those of the pool's members at the site
+// that are connected, and whom the host has found near.
+func (p providers) Neighbours() []peer.ID {
+	out := p.seeds.AtSite(p.host.Near())
+	slices.Sort(out)
+	out = slices.DeleteFunc(slices.Compact(out), func(id peer.ID) bool {
+		_, ok := reach(p.host, id)
+		return !ok
+	})
+	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	return out
 }
 

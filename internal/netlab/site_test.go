@@ -33,19 +33,21 @@ const (
 	settled = 4 << 10
 )
 
-// site is a LAN behind one address with nodes on it.
+// site is a LAN behind one address with nodes on it. The pool has them, and those
+// outside.
 type site struct {
 	*netlab.NAT
-	w     *world
-	nodes []*process
+	w              *world
+	nodes, outside []*process
 }
 
 // newSite starts n nodes at a site of their own, which they find out by themselves
-// where more does not name it, and waits until each knows a pool of want seeds and
-// who of it stands there.
-func (w *world) newSite(name string, n, want int, more ...string) *site {
+// where more does not name it, and two outside, and waits until each of the site knows
+// the pool of them all and who of it stands there.
+func (w *world) newSite(name string, n int, more ...string) *site {
 	w.t.Helper()
-	s := &site{NAT: w.NAT(name, netlab.PortPreserving), w: w}
+	outside := []*process{w.daemon(w.Host("outside1")), w.daemon(w.Host("outside2"))}
+	s := &site{NAT: w.NAT(name, netlab.PortPreserving), w: w, outside: outside}
 	s.nodes = make([]*process, n)
 	places := make([]*netlab.Namespace, n)
 	for i := range places {
@@ -55,7 +57,7 @@ func (w *world) newSite(name string, n, want int, more ...string) *site {
 		s.nodes[i] = w.daemon(at, append([]string{"--reachability", "punchable"}, more...)...)
 	}
 	for _, p := range s.nodes {
-		p.until(time.Minute, "the pool of all seeds", func(st status) bool { return len(st.Pool) == want && st.SiteMembers == n })
+		p.until(time.Minute, "the pool of all seeds", func(st status) bool { return len(st.Pool) == n+len(outside) && st.SiteMembers == n })
 	}
 	return s
 }
@@ -88,8 +90,8 @@ func (p *process) metric(name string) float64 {
 }
 
 // seededBy returns a URL at the origin, of a file that is added there, whose two
-// seeds by the pool's ranking are both at the site, or both of those outside.
-func (s *site) seededBy(name string, data []byte, inside bool, outside ...*process) string {
+// seeds by the pool's ranking are both among some of the pool.
+func (s *site) seededBy(name string, data []byte, some []*process) string {
 	s.w.t.Helper()
 	var pool []content.Member
 	add := func(weight float64, nodes []*process) {
@@ -101,7 +103,7 @@ func (s *site) seededBy(name string, data []byte, inside bool, outside ...*proce
 			pool = append(pool, content.Member{ID: id, Weight: weight})
 		}
 	}
-	add(1, outside)
+	add(1, s.outside)
 	add(0.5, s.nodes) // they are behind NAT
 	for i := 0; ; i++ {
 		path := fmt.Sprintf("/%s-%d", name, i)
@@ -110,9 +112,9 @@ func (s *site) seededBy(name string, data []byte, inside bool, outside ...*proce
 			s.w.t.Fatal(err)
 		}
 		is := func(m content.Member) bool {
-			return slices.ContainsFunc(s.nodes, func(p *process) bool { return p.Peer == m.ID.String() })
+			return slices.ContainsFunc(some, func(p *process) bool { return p.Peer == m.ID.String() })
 		}
-		if seeds := content.Rank(nil, task.ID[:], pool); is(seeds[0]) == inside && is(seeds[1]) == inside {
+		if seeds := content.Rank(nil, task.ID[:], pool); is(seeds[0]) && is(seeds[1]) {
 			return s.w.add(path, data)
 		}
 	}
@@ -191,13 +193,16 @@ func (s *site) busiest() (most *process) {
 func TestSite(t *testing.T) {
 	needLab(t)
 	w := newWorld(t)
-	outside := []*process{w.daemon(w.Host("outside1")), w.daemon(w.Host("outside2"))}
-	s := w.newSite("site", siteNodes, siteNodes+len(outside), "--site", "site")
+	s := w.newSite("site", siteNodes, "--site", "site")
 	s.Limit(siteRate)
 	s.settle()
 	for _, inside := range []bool{false, true} {
 		data := p2ptest.Bytes(75, siteBytes)
-		url := s.seededBy(fmt.Sprint("inside-", inside), data, inside, outside...)
+		seeds := s.outside
+		if inside {
+			seeds = s.nodes
+		}
+		url := s.seededBy(fmt.Sprint("inside-", inside), data, seeds)
 		before := s.fromOrigin()
 		down, took := s.read(url, data, nil)
 		if read := s.fromOrigin() - before; inside && read != siteBytes || !inside && read > siteBytes/8 {
@@ -211,7 +216,7 @@ func TestSite(t *testing.T) {
 		}
 	}
 	data := p2ptest.Bytes(76, siteBytes)
-	down, _ := s.read(s.seededBy("killed", data, false, outside...), data, func() *process {
+	down, _ := s.read(s.seededBy("killed", data, s.outside), data, func() *process {
 		p := s.busiest()
 		p.kill()
 		return p
@@ -223,8 +228,9 @@ func TestSite(t *testing.T) {
 
 // TestSiteCut: a site whose uplink is cut goes on serving what it has to all of
 // its nodes, also to those that are started again meanwhile and remember nobody:
-// one finds its neighbours by multicast DNS, one by --site-peer. What the site has
-// not fails and says so. Soon after the cut is healed, all is as before.
+// one finds its neighbours by multicast DNS, one by --site-peer. The two are the seeds
+// of a file, and know each other's old addresses alone: each has its half of it from a
+// neighbour that has read the file. What the site has not fails and says so. Soon after the cut is healed, all is as before.
 func TestSiteCut(t *testing.T) {
 	cut := time.Minute
 	if needLab(t) != "all" {
@@ -233,19 +239,18 @@ func TestSiteCut(t *testing.T) {
 	const within = 10 * time.Second
 	const coldWithin = 30 * time.Second // what a dead connection to the origin alone would take if the wait were for its answer
 	w := newWorld(t)
-	outside := []*process{w.daemon(w.Host("outside1")), w.daemon(w.Host("outside2"))}
-	s := w.newSite("site", 4, 4+len(outside))
+	s := w.newSite("site", 4)
 	warm, once, cold := p2ptest.Bytes(77, 4<<20), p2ptest.Bytes(79, 4<<20), p2ptest.Bytes(78, 1<<20)
-	known := s.seededBy("known", warm, true, outside...)
-	held := s.seededBy("held", once, true, outside...)
-	strange := s.seededBy("strange", cold, false, outside...)
-	late := s.seededBy("late", cold, false, outside...)
+	known := s.seededBy("known", warm, s.nodes)
+	held := s.seededBy("held", once, s.nodes[2:]) // those that will not find each other
+	strange := s.seededBy("strange", cold, s.outside)
+	late := s.seededBy("late", cold, s.outside)
 	for url, data := range map[string][]byte{known: warm, held: once} {
 		if _, err := s.nodes[0].read(url, data, readWithin); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, p := range outside {
+	for _, p := range s.outside {
 		if st := p.until(time.Minute, "the pool", func(st status) bool { return len(st.Pool) > 0 }); st.Site != "" {
 			t.Errorf("a node with an address of its own takes itself for one of the site %q, by its %s", st.Site, st.SiteFrom)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -325,6 +326,13 @@ func (p found) Met(info peer.AddrInfo) {
 
 // found makes reachable whom the DHT names.
 type found struct{ s *station }
+
+// Neighbours implements read.Providers.
+func (p found) Neighbours() []peer.ID {
+	return slices.DeleteFunc(p.s.seeds.AtSite(nil), func(id peer.ID) bool {
+		return p.s.host.Network().Connectedness(id) != network.Connected
+	})
+}
 
 func (p found) Find(ctx context.Context, task content.TaskID) []peer.ID {
 	var out []peer.ID

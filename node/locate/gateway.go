@@ -48,6 +48,21 @@ func (m *Map) SiteReader(task content.TaskID, stripe int64, sequential bool, ski
 	return m.reader(p, task, stripe, sequential || v.sequential, skip, now)
 }
 
+// AtSite appends the other members of the pool that stand at this node's site to
+// dst, but for cordoned ones, and returns it; nobody where there is no site.
+func (m *Map) AtSite(dst []peer.ID) []peer.ID {
+	p := m.poolOf(m.snap.Load(), m.order([]byte(m.cfg.Self)), m.cfg.Now().UnixNano())
+	if p == nil {
+		return dst
+	}
+	for _, o := range p.local {
+		if o.ID != m.cfg.Self {
+			dst = append(dst, o.ID)
+		}
+	}
+	return dst
+}
+
 // reader returns the first at this node's site in rank order for a stripe, but
 // for those in skip and others whose breaker is open.
 func (m *Map) reader(p *pool, task content.TaskID, stripe int64, sequential bool, skip []peer.ID, now int64) (peer.ID, bool) {

@@ -2,7 +2,8 @@
 // wanted. The Filler, which a seed.Manager calls for each run of missing blocks,
 // goes through the sources of DESIGN's order until the run is complete: this
 // node's own reading of the origin where it owns the stripe, the other seeds,
-// providers from the DHT, and the origin as the last resort. A source that
+// providers from the DHT, neighbours at the site for what they hold, and the origin as
+// the last resort. A source that
 // breaks off is followed by the next at the next byte. The Opener hands files
 // to local clients, who read through a window of blocks that are on their way.
 //

@@ -73,6 +73,9 @@ type Health interface {
 // Providers finds peers that announced a task, and makes them reachable.
 type Providers interface {
 	Find(ctx context.Context, task content.TaskID) []peer.ID
+	// Neighbours returns the members at this node's site that are connected, those
+	// first who are to be asked first. What they hold nobody may have announced.
+	Neighbours() []peer.ID
 	// Met makes a peer reachable to which a source referred.
 	Met(info peer.AddrInfo)
 }
@@ -150,6 +153,11 @@ const (
 	// lookAgain is the time between tries while the map may be incomplete, or
 	// sources on their way back.
 	lookAgain = 200 * time.Millisecond
+	// maxNear is how many neighbours at the site a fill that finds no source asks
+	// for what they hold, maxNearFirst how many before it asks the origin in place
+	// of a seed that is dead.
+	maxNear      = 8
+	maxNearFirst = 4
 )
 
 // fill is the state of one Fill.
@@ -168,6 +176,7 @@ type fill struct {
 	looked  bool             // in the DHT
 	former  map[peer.ID]bool // asked for what they hold, as previous owners
 	found   []peer.ID
+	near    []peer.ID        // neighbours that are still to be asked for what they hold
 	holders []peer.ID        // to whom a source referred, still to be asked
 	holder  peer.ID          // the one among them that is asked now
 	unheld  map[peer.ID]bool // holders that had nothing; as seeds they may have yet
@@ -359,11 +368,17 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 	if !f.looked {
 		f.looked = true
 		f.found = f.cfg.Providers.Find(ctx, job.Task.ID)
+		f.near = f.neighbours(maxNear)
 	}
 	for _, p := range f.found {
 		if p != f.cfg.Self && !f.tried(p) && !slices.Contains(f.dead, p) {
 			f.metrics.fromProviders.Inc()
 			return p, f.noFill, true
+		}
+	}
+	for len(f.near) > 0 {
+		if p, f.near = f.near[0], f.near[1:]; !f.tried(p) {
+			return p, true, true
 		}
 	}
 	if n := len(f.doubted); n > 0 {
@@ -378,6 +393,15 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 		return f.cfg.Self, false, true
 	}
 	return "", false, false
+}
+
+// neighbours returns at most n neighbours at this node's site whom nothing speaks
+// against.
+func (f *fill) neighbours(n int) []peer.ID {
+	near := slices.DeleteFunc(f.cfg.Providers.Neighbours(), func(p peer.ID) bool {
+		return p == f.cfg.Self || f.failed[p] || slices.Contains(f.dead, p) || slices.Contains(f.job.Path, p) || f.cfg.Health.Doubtful(p)
+	})
+	return near[:min(len(near), n)]
 }
 
 // ownerAgain reports, a moment later, that the owner may be asked again, which had

@@ -21,10 +21,17 @@ const formerPatience = 500 * time.Millisecond
 // reading the stripe just then, over an uplink that many share.
 const sitePatience = 5 * time.Second
 
+// nearPatience is the same of a neighbour that never was the owner: while it does
+// not have the bytes it most likely waits for this node.
+const nearPatience = 100 * time.Millisecond
+
 // fromFormer reads what the previous owners of the stripe hold of what the job
 // wants, before this node, which owns it now, asks the origin: a change of the
 // map by itself costs the origin nothing. The one that read for this node's site
 // while the owners were elsewhere comes first: it costs the uplink nothing either.
+// Where this node stands for a seed that is dead, or cannot be reached from here,
+// some of its site's other members come last: they may have read the stripe through
+// that one, and the origin may be beyond reach as well.
 // It reports whether something came.
 // Failures mean nothing: the origin is next.
 func (f *fill) fromFormer(ctx context.Context) bool {
@@ -32,7 +39,12 @@ func (f *fill) fromFormer(ctx context.Context) bool {
 	if sequential || f.job.Unsealed() || !f.named() {
 		return false
 	}
-	for _, p := range f.formers(stripe) {
+	owners := f.formers(stripe)
+	for i, p := range slices.Concat(owners, f.instead(stripe)) {
+		patience := formerPatience
+		if i >= len(owners) {
+			patience = nearPatience
+		}
 		if f.former[p] || f.tried(p) || slices.Contains(f.job.Path, p) {
 			continue
 		}
@@ -42,16 +54,25 @@ func (f *fill) fromFormer(ctx context.Context) bool {
 		f.former[p] = true
 		before := f.job.Pos()
 		_, known := f.job.Meta()
-		err := f.held(ctx, p)
+		err := f.held(ctx, p, patience)
 		if rangeread.StatusOf(err) == rangeread.StatusRefer {
-			err = f.held(ctx, p) // nobody is referred twice
+			err = f.held(ctx, p, patience) // nobody is referred twice
 		}
-		f.log.Debug("asked a previous owner", "peer", p, "task", f.job.Task.ID, "off", before, "len", f.job.Pos()-before, "err", err)
+		f.log.Debug("asked before the origin", "peer", p, "task", f.job.Task.ID, "off", before, "len", f.job.Pos()-before, "err", err)
 		if now, _ := f.job.Meta(); f.job.Done() || f.job.Pos() > before || !known && !now.Generation.IsZero() {
 			return true
 		}
 	}
 	return false
+}
+
+// instead returns the neighbours to ask before the origin for a stripe that another
+// would own if it were not dead.
+func (f *fill) instead(stripe int64) []peer.ID {
+	if p, ok := f.cfg.Map.Owner(f.job.Task.ID, stripe, false, nil); !ok || p == f.cfg.Self {
+		return nil
+	}
+	return f.neighbours(maxNearFirst)
 }
 
 // formers returns who read for the site, where there was another owner, and the
@@ -82,9 +103,10 @@ func (f *fill) named() bool {
 	return (known || !f.job.Expect.IsZero()) && f.job.Known.IsZero() && !f.job.Validate
 }
 
-// held reads what a peer holds of what the job wants.
-func (f *fill) held(ctx context.Context, p peer.ID) error {
-	patience, onSite := formerPatience, p == f.siteReader
+// held reads what a peer holds of what the job wants. patience is formerPatience
+// or that of a peer of another kind.
+func (f *fill) held(ctx context.Context, p peer.ID, patience time.Duration) error {
+	onSite := p == f.siteReader
 	if onSite {
 		patience = sitePatience
 	}

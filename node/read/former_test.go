@@ -187,3 +187,53 @@ func TestFollowedWhileAskingBefore(t *testing.T) {
 		t.Errorf("a peer of the new owner: %v", err)
 	}
 }
+
+// TestSeedIsDead: who stands for a dead seed asks neighbours at its site for what they
+// hold before it asks the origin; who owns the stripe anyway does not.
+func TestSeedIsDead(t *testing.T) {
+	for name, tc := range map[string]struct {
+		dead   bool
+		asked  string
+		origin int
+	}{
+		"seed is dead":      {true, "[0 1]", 0},
+		"seed is this node": {false, "[0 0]", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 2*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
+				w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{w.seeds.self}, true, w.seeds.self
+			})
+			w.open(content.Range{})
+			w.origin.Reset()
+			if tc.dead {
+				_, dead := p2ptest.Key(t)
+				w.health.doubtful[dead] = true
+				w.seeds.owner, w.seeds.order = dead, []peer.ID{dead, w.seeds.self}
+			}
+			gone := w.sources[0].id()
+			w.health.doubtful[gone] = true
+			w.providers.near = []peer.ID{w.seeds.self, gone, w.sources[1].id()}
+			w.mustRead(content.Range{Len: mib})
+			w.stored(1)
+			w.wantAsked(tc.asked, tc.origin)
+		})
+	}
+}
+
+// TestNeighbourHolds: where no seed is left and the origin refuses, neighbours at the
+// site are asked, for what they hold.
+func TestNeighbourHolds(t *testing.T) {
+	w := newWorld(t, 2*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
+		w.seeds.order = []peer.ID{w.sources[0].id()}
+	})
+	w.sources[0].status(rangeread.StatusOriginError)
+	w.providers.near = []peer.ID{w.sources[0].id(), w.sources[1].id()}
+	w.mustRead(w.all())
+	w.stored(2)
+	w.wantAsked("[2 2]", 0)
+	for _, req := range w.sources[1].requests() {
+		if !req.NoFill || req.Origin != nil {
+			t.Errorf("a neighbour was asked to fetch what it has not: %+v", req)
+		}
+	}
+}

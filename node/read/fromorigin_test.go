@@ -50,6 +50,8 @@ func (alone) Find(context.Context, content.TaskID) []peer.ID                 { r
 
 func (alone) Met(peer.AddrInfo) {}
 
+func (alone) Neighbours() []peer.ID { return nil }
+
 // node is a seed without a network, and an origin.
 type node struct {
 	files  *seed.Manager

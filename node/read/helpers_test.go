@@ -162,6 +162,7 @@ func (h *fakeHealth) failed() []peer.ID {
 
 type fakeProviders struct {
 	found []peer.ID
+	near  []peer.ID // the neighbours
 
 	mu    sync.Mutex
 	looks int
@@ -173,6 +174,8 @@ func (p *fakeProviders) Met(info peer.AddrInfo) {
 	defer p.mu.Unlock()
 	p.met = append(p.met, info)
 }
+
+func (p *fakeProviders) Neighbours() []peer.ID { return slices.Clone(p.near) }
 
 func (p *fakeProviders) Find(context.Context, content.TaskID) []peer.ID {
 	p.mu.Lock()
