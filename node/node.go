@@ -203,7 +203,7 @@ func (n *Node) wire() {
 	n.providers = locate.NewProviders(locate.ProvidersConfig{
 		Router: n.host.DHT, Self: n.self, Logger: cfg.Logger, Registerer: cfg.Registerer,
 	})
-	n.client = rangeread.NewClient(rangeread.ClientConfig{Host: n.host, Allow: host.MayCarryFiles, Trusted: n.trustedSigner, Silent: n.host.Doubt, Registerer: cfg.Registerer})
+	n.client = rangeread.NewClient(rangeread.ClientConfig{Host: n.host, Allow: host.MayCarryFiles, Far: n.host.Far, Trusted: n.trustedSigner, Silent: n.host.Doubt, Registerer: cfg.Registerer})
 	n.origin = origin.New(origin.Config{
 		Policy: n.policy, Proxy: n.upstreamProxy, TLS: n.web.roots,
 		UserAgent: "p2pnode/" + cfg.Version, Logger: cfg.Logger, Registerer: cfg.Registerer,

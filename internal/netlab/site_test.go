@@ -28,9 +28,11 @@ const (
 	siteBytes = 32 << 20
 	siteRate  = "20mbit"
 	siteIdeal = siteBytes * 8 * time.Second / 20_000_000
-	// settled is how many bytes a second come over the uplink of an idle site at
-	// most; 12 nodes get 400 on average.
-	settled = 4 << 10
+	// settled is how many bytes come over the uplink of an idle site in quiet, at
+	// most; 12 nodes get 400 a second on average. Heartbeats are 5 s apart: what is
+	// new of a node all have heard after one more.
+	settled = 24 << 10
+	quiet   = 6 * time.Second
 )
 
 // site is a LAN behind one address with nodes on it. The pool has them, and those
@@ -134,11 +136,11 @@ func (s *site) settle() {
 	s.w.t.Helper()
 	for began := time.Now(); ; {
 		before := s.Received()
-		wait(time.Second)
+		wait(quiet)
 		if came := s.Received() - before; came < settled {
 			return
 		} else if time.Since(began) > time.Minute {
-			s.w.t.Fatalf("%d bytes in a second over the uplink of an idle site", came)
+			s.w.t.Fatalf("%d bytes in %v over the uplink of an idle site", came, quiet)
 		}
 	}
 }

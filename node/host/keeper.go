@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
 )
@@ -194,7 +193,7 @@ func demote(list []peer.AddrInfo, id peer.ID) {
 // cutOff reports whether the host is connected to nobody beyond the links of
 // this machine.
 func (h *Host) cutOff() bool {
-	return !slices.ContainsFunc(h.Network().Conns(), func(c network.Conn) bool { return !h.links.onLink(c.RemoteMultiaddr()) })
+	return !slices.ContainsFunc(h.Network().Conns(), h.Far)
 }
 
 // pause returns how long to wait after so many failed dials.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/multiformats/go-multiaddr"
 )
 
@@ -73,3 +74,6 @@ func (i *interfaces) onLink(a multiaddr.Multiaddr) bool {
 	at, _, ok := addrPort(a)
 	return ok && slices.ContainsFunc(i.prefixes(), func(p netip.Prefix) bool { return p.Contains(at.Addr()) })
 }
+
+// Far reports whether a connection leaves the links of this machine.
+func (h *Host) Far(c network.Conn) bool { return !h.links.onLink(c.RemoteMultiaddr()) }

@@ -25,7 +25,7 @@ const (
 	forgetWrong = 24 * time.Hour
 	// probeTime is how long the one try lasts that a peer gets when its breaker
 	// closes for a look: more than a reader's patience with a silent source.
-	probeTime = 2 * time.Second
+	probeTime = 3 * time.Second
 	// forgetAfter is when a breaker counts as closed though nobody tried.
 	forgetAfter = 10 * time.Minute
 	// latencyGain is the share of a new sample in the moving average.

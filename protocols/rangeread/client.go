@@ -27,10 +27,13 @@ type ClientConfig struct {
 	// relay may be for less.
 	Allow func(network.Conn) bool
 	// Silence is how long a source may say nothing, not even WAIT, on any stream;
-	// default 1 s, four times as long through a relay. On one stream it may be
-	// eight times as long while others are heard: they may share a thin link.
-	// It is told within an eighth of it. A dial may take twice as long.
+	// default 1 s, twice as long where Far, four times as long through a relay. On
+	// one stream it may be eight times as long while others are heard: they may share
+	// a thin link. It is told within an eighth of it. A dial may take twice as long.
 	Silence time.Duration
+	// Far reports whether a connection leaves the links of this machine: what is lost
+	// on the way is sent again later. Nil: none does.
+	Far func(network.Conn) bool
 	// Silent hears of a source that was silent, or to which no stream could
 	// be opened in time: its connection may be dead. It must not block. Nil for nobody.
 	Silent func(peer.ID)
@@ -321,6 +324,7 @@ func (c *Client) take(ctx context.Context, id peer.ID, p *pool, brief time.Durat
 	}
 	c.metrics.streams.Inc()
 	cn = newConn(s, &c.clock, &p.heard)
+	cn.far = c.cfg.Far != nil && c.cfg.Far(s.Conn())
 	c.mu.Lock()
 	p.conns[cn] = struct{}{}
 	c.mu.Unlock()

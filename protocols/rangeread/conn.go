@@ -24,6 +24,7 @@ type conn struct {
 	br      *bufio.Reader
 	scr     scratch
 	relayed bool      // over a limited connection
+	far     bool      // see ClientConfig.Far
 	since   time.Time // when it became idle; guarded by Client.mu
 	writing deadline
 	out     []byte
@@ -86,6 +87,11 @@ const (
 	// relayedPatience is how many times the silence time a source behind a relay may
 	// say nothing: a relay that is at its limit holds bytes back.
 	relayedPatience = 4
+	// farPatience is the same of a source beyond a router: a sender that has lost all
+	// that it had under way, as where many begin at once on a thin link, sends again
+	// after a second where it does not know the round trip time yet (RFC 6298,
+	// section 2), and later where that is long.
+	farPatience = 2
 	// streamPatience is how many times its silence time a source may say nothing on
 	// one stream while it is heard on others. Reads that share a thin link wait for
 	// one another: the windows of MaxReads streams fill some seconds of it.
@@ -105,10 +111,14 @@ func (cn *conn) giveUp() bool {
 
 // patience is how long the source may be silent on all streams, in ticks.
 func (cn *conn) patience() int64 {
-	if cn.relayed {
+	switch {
+	case cn.relayed:
 		return silenceTicks * relayedPatience
+	case cn.far:
+		return silenceTicks * farPatience
+	default:
+		return silenceTicks
 	}
-	return silenceTicks
 }
 
 // heardOfLate reports whether the source has said something within its patience, on

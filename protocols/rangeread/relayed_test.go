@@ -60,7 +60,9 @@ func (c pathConn) Stat() network.ConnStats {
 
 func TestReadsMoveToTheDirectConnection(t *testing.T) {
 	h := &pathHost{}
-	c := NewClient(ClientConfig{Host: h, Trusted: func(peer.ID) bool { return true }})
+	c := NewClient(ClientConfig{
+		Host: h, Trusted: func(peer.ID) bool { return true }, Far: func(c network.Conn) bool { return c.Stat().Limited },
+	})
 	p, err := c.enter(t.Context(), "source")
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +75,7 @@ func TestReadsMoveToTheDirectConnection(t *testing.T) {
 		return cn
 	}
 	relayed := take()
-	if limited, _ := network.GetAllowLimitedConn(h.asked); !limited || !relayed.relayed {
+	if limited, _ := network.GetAllowLimitedConn(h.asked); !limited || !relayed.relayed || !relayed.far {
 		t.Fatal("no stream through the relay was asked for")
 	}
 	c.put(p, relayed, true)
@@ -83,7 +85,7 @@ func TestReadsMoveToTheDirectConnection(t *testing.T) {
 	c.put(p, relayed, true)
 	h.direct = true
 	direct := take()
-	if direct == relayed || direct.relayed || h.opened != 2 || !relayed.stream.(*pathStream).reset {
+	if direct == relayed || direct.relayed || direct.far || h.opened != 2 || !relayed.stream.(*pathStream).reset {
 		t.Errorf("%d streams, the new one relayed: %v", h.opened, direct.relayed)
 	}
 	c.put(p, direct, true)
@@ -104,6 +106,7 @@ func TestWhenSourcesAreSilent(t *testing.T) {
 	const ticks, now = silenceTicks, 1000
 	for name, c := range map[string]struct {
 		relayed     bool
+		far         bool
 		began, peer int64 // ticks before now
 		want        bool
 	}{
@@ -114,6 +117,8 @@ func TestWhenSourcesAreSilent(t *testing.T) {
 		"heard elsewhere":            {began: streamPatience * ticks, peer: 0},
 		"heard elsewhere, earlier":   {began: 2 * ticks, peer: ticks + 1, want: true},
 		"heard elsewhere, for long":  {began: streamPatience*ticks + 1, peer: 0, want: true},
+		"far":                        {far: true, began: farPatience * ticks, peer: now},
+		"far, silent":                {far: true, began: farPatience*ticks + 1, peer: now, want: true},
 		"relayed":                    {relayed: true, began: relayedPatience * ticks, peer: now},
 		"relayed, silent":            {relayed: true, began: relayedPatience*ticks + 1, peer: now, want: true},
 		"relayed, heard elsewhere":   {relayed: true, began: relayedPatience * streamPatience * ticks, peer: relayedPatience * ticks},
@@ -122,7 +127,7 @@ func TestWhenSourcesAreSilent(t *testing.T) {
 		var clock, heard atomic.Int64
 		clock.Store(now)
 		heard.Store(now - c.peer)
-		cn := &conn{clock: &clock, peer: &heard, relayed: c.relayed}
+		cn := &conn{clock: &clock, peer: &heard, relayed: c.relayed, far: c.far}
 		cn.waiting.Store(now - c.began)
 		if got := cn.giveUp(); got != c.want {
 			t.Errorf("%s: given up: %v", name, got)
