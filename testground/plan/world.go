@@ -83,8 +83,9 @@ func invoke(body caseFunc) run.InitializedTestCaseFn {
 			defer w.close()
 			err = w.run(ctx, fail, body)
 		}
-		if err != nil && context.Cause(ctx) != nil && errors.Is(err, context.Canceled) {
-			err = fmt.Errorf("%w: %w", context.Cause(ctx), err)
+		ended := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+		if cause := context.Cause(ctx); ended && cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", cause, err)
 		}
 		return err
 	}
@@ -148,16 +149,14 @@ func (w *World) openLog() error {
 func (w *World) run(ctx context.Context, fail context.CancelCauseFunc, body caseFunc) error {
 	aborts := tgsync.NewTopic("aborts", &abort{})
 	heard := make(chan *abort, 64)
-	if _, err := w.ic.SyncClient.Subscribe(ctx, aborts, heard); err != nil {
+	if _, err := w.ic.SyncClient.Subscribe(context.WithoutCancel(ctx), aborts, heard); err != nil { // see ask
 		return fmt.Errorf("listen for aborts: %w", err)
 	}
-	go func() {
-		select {
-		case a := <-heard:
+	go func() { // until the client is closed
+		for a := range heard {
 			if a != nil && a.Instance != w.ic.GlobalSeq {
 				fail(fmt.Errorf("instance %d has failed: %s", a.Instance, a.Reason))
 			}
-		case <-ctx.Done():
 		}
 	}()
 	err := body(ctx, w)
@@ -174,7 +173,9 @@ func (w *World) run(ctx context.Context, fail context.CancelCauseFunc, body case
 		// Best effort: the others would else wait until their time is over.
 		tell, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		_, _ = w.ic.SyncClient.Publish(tell, aborts, &abort{w.ic.GlobalSeq, err.Error()})
+		_ = ask(tell, func(ctx context.Context) (int64, error) {
+			return w.ic.SyncClient.Publish(ctx, aborts, &abort{w.ic.GlobalSeq, err.Error()})
+		})
 	}
 	return err
 }
@@ -183,6 +184,23 @@ func (w *World) run(ctx context.Context, fail context.CancelCauseFunc, body case
 func (w *World) close() {
 	for i := len(w.closes) - 1; i >= 0; i-- {
 		w.closes[i]()
+	}
+}
+
+// ask asks the sync service something and waits for the answer, or until ctx ends.
+// The request itself goes on then: the SDK's client panics where the answer comes just
+// when its context ends ("send on closed channel").
+func ask(ctx context.Context, request func(context.Context) (int64, error)) error {
+	answered := make(chan error, 1)
+	go func() {
+		_, err := request(context.WithoutCancel(ctx))
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -197,7 +215,7 @@ func (w *World) NodeBarrier(ctx context.Context, name string) error {
 }
 
 func (w *World) barrier(ctx context.Context, name string, n int) error {
-	if _, err := w.ic.SyncClient.SignalEntry(ctx, tgsync.State(name)); err != nil {
+	if err := w.Signal(ctx, name); err != nil {
 		return fmt.Errorf("barrier %s: %w", name, err)
 	}
 	return w.await(ctx, name, n)
@@ -205,15 +223,14 @@ func (w *World) barrier(ctx context.Context, name string, n int) error {
 
 // Signal says that this instance has reached a state, Await waits until n have.
 func (w *World) Signal(ctx context.Context, name string) error {
-	_, err := w.ic.SyncClient.SignalEntry(ctx, tgsync.State(name))
-	return err
+	return ask(ctx, func(ctx context.Context) (int64, error) { return w.ic.SyncClient.SignalEntry(ctx, tgsync.State(name)) })
 }
 
 // Await waits until n instances have signalled a state.
 func (w *World) Await(ctx context.Context, name string, n int) error { return w.await(ctx, name, n) }
 
 func (w *World) await(ctx context.Context, name string, n int) error {
-	b, err := w.ic.SyncClient.Barrier(ctx, tgsync.State(name), n)
+	b, err := w.ic.SyncClient.Barrier(context.WithoutCancel(ctx), tgsync.State(name), n)
 	if err != nil {
 		return fmt.Errorf("barrier %s: %w", name, err)
 	}
@@ -230,18 +247,19 @@ func (w *World) await(ctx context.Context, name string, n int) error {
 
 // tell publishes a value, and hear returns the n first that were published.
 func tell[T any](ctx context.Context, w *World, topic string, v T) error {
-	if _, err := w.ic.SyncClient.Publish(ctx, tgsync.NewTopic(topic, &v), &v); err != nil {
+	err := ask(ctx, func(ctx context.Context) (int64, error) {
+		return w.ic.SyncClient.Publish(ctx, tgsync.NewTopic(topic, &v), &v)
+	})
+	if err != nil {
 		return fmt.Errorf("publish %s: %w", topic, err)
 	}
 	return nil
 }
 
 func hear[T any](ctx context.Context, w *World, topic string, n int) ([]T, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var zero T
 	ch := make(chan *T, n)
-	if _, err := w.ic.SyncClient.Subscribe(ctx, tgsync.NewTopic(topic, &zero), ch); err != nil {
+	if _, err := w.ic.SyncClient.Subscribe(context.WithoutCancel(ctx), tgsync.NewTopic(topic, &zero), ch); err != nil {
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
 	}
 	var out []T
