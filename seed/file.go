@@ -272,46 +272,15 @@ func (f *file) save(fl *flight, seal content.Seal, outboard []byte) {
 }
 
 // runLocked returns the run of missing blocks from block i on that ends before
-// block end or at the stripe's edge. For a peer it goes on through stripes that
-// this node all reads from the origin: to ask that for each of them costs more. A
-// client of this node, who has much on its way, asks for each. f.mu is held.
-func (f *file) runLocked(q *query, i, end int64) content.Range {
+// block end or at the stripe's edge; f.mu is held.
+func (f *file) runLocked(i, end int64) content.Range {
 	start := f.layout.Block(i).Off
-	stripe, to := f.layout.StripeOf(start), start
-	for ; i < end && f.flights[keyOf(i, nil)] == nil && !f.disk.Has(i); i++ {
-		b := f.layout.Block(i)
-		if s := f.layout.StripeOf(b.Off); s != stripe {
-			if q.from == "" || f.sequential.Load() || !f.readsLocked(q, stripe) || !f.readsLocked(q, s) {
-				break
-			}
-			stripe = s
-		}
-		to = b.End()
+	edge := f.layout.StripeRange(f.layout.StripeOf(start)).End()
+	to := start
+	for ; i < end && to < edge && f.flights[keyOf(i, nil)] == nil && !f.disk.Has(i); i++ {
+		to = f.layout.Block(i).End()
 	}
 	return content.Span(start, to)
-}
-
-// readsLocked reports whether this node is to read a stripe from the origin.
-func (f *file) readsLocked(q *query, stripe int64) bool {
-	return f.m.cfg.Owns != nil && f.m.cfg.Owns(f.key.Task, stripe, q.skip)
-}
-
-// narrow leaves what a job wants behind the stripe of its next byte to those who
-// wait for it, who take it anew: it may have another source.
-func (f *file) narrow(j *Job) {
-	edge := f.layout.StripeRange(f.layout.StripeOf(j.pos)).End()
-	if j.pos >= j.end || j.end <= edge || j.whole {
-		return
-	}
-	j.end = edge
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, fl := range f.flights {
-		if fl.job == j && fl.name.Bytes().Off >= edge && fl.unfinished() {
-			f.forgetLocked(fl)
-			fl.end(failed, errMissed)
-		}
-	}
 }
 
 // beginLocked notes that bytes will come; f.mu is held.

@@ -38,7 +38,7 @@ const (
 func (s Source) String() string { return [...]string{"local", "peer", "origin"}[s] }
 
 // hold returns grips on all blocks that r touches, in order. Missing blocks are
-// brought in by one job a run: see runLocked. With q.noFill it returns
+// brought in by one job a run within a stripe. With q.noFill it returns
 // ErrNotFound at the first block that is neither held nor on its way. It may
 // wait for a fill that is being cancelled.
 func (f *file) hold(ctx context.Context, q query, r content.Range) ([]*Hold, error) {
@@ -59,7 +59,7 @@ func (f *file) hold(ctx context.Context, q query, r content.Range) ([]*Hold, err
 }
 
 // take joins the block's flight, or starts a job for the run of missing blocks
-// that begins here and ends before block end. The block's
+// that begins here and ends before block end or at the stripe's edge. The block's
 // stripe is leased before it is looked for: what is held, and what is stored
 // while it is followed, is not evicted before it was read.
 func (h *Hold) take(ctx context.Context, end int64) error {
@@ -99,7 +99,7 @@ func (h *Hold) tryTake(end int64) (ending *Job, err error) {
 	case fl == nil && h.q.noFill:
 		return nil, ErrNotFound
 	case fl == nil:
-		j, err := f.fillLocked(h.q, f.runLocked(&h.q, h.i, end))
+		j, err := f.fillLocked(h.q, f.runLocked(h.i, end))
 		if err != nil {
 			return nil, err
 		}

@@ -188,8 +188,7 @@ func (j *Job) Done() bool {
 
 // AskPeer says that peer p is about to be asked for the next bytes, AskOrigin
 // that the origin is. It must be said before: who follows this job must know on
-// whom it waits. Of a job for several stripes, which this node was to read from the
-// origin, a peer is asked for the first alone: the others are no longer wanted.
+// whom it waits.
 func (j *Job) AskPeer(p peer.ID) { j.ask(fromPeer, p) }
 
 // AskSite is AskPeer for a peer that reads for all of this node's site, by a
@@ -221,9 +220,6 @@ func (j *Job) ask(w way, from peer.ID) {
 	j.decide.Do(func() { close(j.decided) })
 	if j.file == nil {
 		return
-	}
-	if w != fromOrigin {
-		j.file.narrow(j)
 	}
 	for _, fl := range j.file.flightsOf(j) {
 		fl.take(w, from, j.refusal)

@@ -37,9 +37,8 @@ type Config struct {
 	Filler Filler
 	// Owns says that this node, by its own map, is to read a stripe from the origin,
 	// the peers in skip left out: readers whom it cannot serve just now because it
-	// waits for a peer come again, instead of going to the origin themselves, and
-	// stripes that it is to read are read in one request. It must not block, nor
-	// call the Manager. nil: it never is.
+	// waits for a peer come again, instead of going to the origin themselves. nil:
+	// it never is.
 	Owns func(task content.TaskID, stripe int64, skip []peer.ID) bool
 	// VerifySeal checks the signature of a seal before its block is stored or
 	// passed on. Required.

@@ -111,11 +111,6 @@ func (f *fill) held(ctx context.Context, p peer.ID, patience time.Duration) erro
 		patience = sitePatience
 	}
 	job := f.job
-	if onSite {
-		job.AskHeld(p)
-	} else {
-		job.AskHeld("")
-	}
 	req := rangeread.Request{
 		Task: job.Task.ID, Generation: job.Expect, Range: job.Want(), NoFill: true, Path: append(slices.Clone(job.Path), f.cfg.Self), Skip: f.dead,
 		Site: onSite, Brief: patience,
@@ -125,6 +120,11 @@ func (f *fill) held(ctx context.Context, p peer.ID, patience time.Duration) erro
 	}
 	req.Epoch, req.Seq = f.cfg.Map.Version()
 	req.Grant = job.Grant()
+	if onSite {
+		job.AskHeld(p)
+	} else {
+		job.AskHeld("")
+	}
 	start := time.Now()
 	body, err := f.cfg.Client.Open(ctx, p, req)
 	if err != nil {

@@ -99,41 +99,6 @@ func TestMovedOwnership(t *testing.T) {
 	}
 }
 
-// TestPeerIsAskedForOneStripe: a fill of several stripes, which this node was to read
-// from the origin, asks a previous owner, or the one by a newer map, for no more than
-// the first: it may be nothing to them what the others are.
-func TestPeerIsAskedForOneStripe(t *testing.T) {
-	for name, moved := range map[string]func(w *world, p peer.ID){
-		"previous owner": func(w *world, p peer.ID) { w.seeds.former = []peer.ID{p} },
-		"new owner":      func(w *world, p peer.ID) { w.seeds.owner, w.seeds.order = p, []peer.ID{p} },
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, 33*mib, 2, func(w *world, _ *FillerConfig, m *seed.Config) {
-				w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{w.seeds.self}, true, w.seeds.self
-				m.Owns = func(content.TaskID, int64, []peer.ID) bool { return true }
-			})
-			w.open(content.Range{})
-			other, reader := w.sources[0], w.sources[1]
-			moved(w, other.id())
-			stripe := int64(1)
-			for !w.below(reader.host, stripe) { // else it may not wait for a peer
-				stripe++
-			}
-			if err := w.asker(reader)(content.Range{Off: stripe * mib, Len: 3 * mib}, reader.id()); err != nil {
-				t.Fatal(err)
-			}
-			for i, req := range other.requests() {
-				if req.Range.Len != mib {
-					t.Errorf("request %d is for %v, want one stripe", i, req.Range)
-				}
-			}
-			if len(other.requests()) == 0 {
-				t.Error("the other was not asked")
-			}
-		})
-	}
-}
-
 // TestFormerIsDead: where a previous owner is dead, who stood for it is asked.
 func TestFormerIsDead(t *testing.T) {
 	w := newWorld(t, 2*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {

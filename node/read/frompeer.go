@@ -18,7 +18,6 @@ import (
 // fromPeer reads what the job wants from a peer.
 func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 	job := f.job
-	f.ask(p)
 	want := job.Want()
 	unsealed := job.Unsealed()
 	if unsealed {
@@ -27,6 +26,7 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 	req := f.request(p, want, noFill)
 	noFill = req.NoFill
 	_, known := job.Meta()
+	f.ask(p)
 	start := time.Now()
 	body, err := f.cfg.Client.Open(ctx, p, req)
 	if err != nil {
