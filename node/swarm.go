@@ -98,8 +98,7 @@ func (p providers) Neighbours() []peer.ID {
 	out := p.seeds.AtSite(p.host.Near())
 	slices.Sort(out)
 	out = slices.DeleteFunc(slices.Compact(out), func(id peer.ID) bool {
-		_, ok := reach(p.host, id)
-		return !ok
+		return p.host.Network().Connectedness(id) != network.Connected // through a relay the uplink would carry it
 	})
 	rand.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	return out

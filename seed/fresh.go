@@ -15,8 +15,9 @@ const (
 	// is left alone after it could not be reached.
 	minFresh = time.Minute
 	// staleWait is how long a reader waits for a validation before it is served
-	// what is held (RFC 9111 section 4.2.4 allows it unless must-revalidate).
-	staleWait = 2 * time.Second
+	// what is held (RFC 9111 section 4.2.4 allows it unless must-revalidate): longer
+	// than it takes to find that a peer beyond this machine's links is silent.
+	staleWait = 3 * time.Second
 )
 
 // Demand is how current an answer must be for one reader, besides what the
@@ -107,8 +108,12 @@ func (m *Manager) meetsLocked(f *file, q *query) bool {
 // generation, or the one that is held, also where nobody could say.
 func (m *Manager) revalidate(ctx context.Context, q *query, held *file) (f *file, release func(), err error) {
 	release = func() {}
-	limited, cancel := context.WithTimeout(ctx, staleWait)
-	defer cancel()
+	limited := ctx
+	if m.staleAllowed(held) {
+		var cancel context.CancelFunc
+		limited, cancel = context.WithTimeout(ctx, staleWait)
+		defer cancel()
+	}
 	q.known, q.knownSize = held.meta.Generation, held.meta.Size
 	f, release, err = m.find(limited, q, content.Range{})
 	if err == nil {
@@ -141,13 +146,24 @@ func (m *Manager) revalidate(ctx context.Context, q *query, held *file) (f *file
 func (m *Manager) mayBeStale(f *file) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now, t := m.cfg.Now(), f.terms.Load()
-	age := now.Sub(f.validated)
-	if t.mustRevalidate && age >= t.lifetime || t.staleIfError >= 0 && age >= t.lifetime+t.staleIfError {
+	if !m.staleAllowedLocked(f) {
 		return false
 	}
-	f.quiet = now.Add(minFresh)
+	f.quiet = m.cfg.Now().Add(minFresh)
 	return true
+}
+
+// staleAllowed reports whether a file may be served now though nobody says whether
+// it is current.
+func (m *Manager) staleAllowed(f *file) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.staleAllowedLocked(f)
+}
+
+func (m *Manager) staleAllowedLocked(f *file) bool {
+	t, age := f.terms.Load(), m.cfg.Now().Sub(f.validated)
+	return !(t.mustRevalidate && age >= t.lifetime || t.staleIfError >= 0 && age >= t.lifetime+t.staleIfError)
 }
 
 // outdate says that the origin has another generation now: the file is no

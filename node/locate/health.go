@@ -24,7 +24,8 @@ const (
 	maxBan      = time.Hour
 	forgetWrong = 24 * time.Hour
 	// probeTime is how long the one try lasts that a peer gets when its breaker
-	// closes for a look: more than a reader's patience with a silent source.
+	// closes for a look: more than a reader's patience with a silent source, but
+	// for one behind a relay.
 	probeTime = 3 * time.Second
 	// forgetAfter is when a breaker counts as closed though nobody tried.
 	forgetAfter = 10 * time.Minute

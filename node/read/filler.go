@@ -73,8 +73,8 @@ type Health interface {
 // Providers finds peers that announced a task, and makes them reachable.
 type Providers interface {
 	Find(ctx context.Context, task content.TaskID) []peer.ID
-	// Neighbours returns the members at this node's site that are connected, those
-	// first who are to be asked first. What they hold nobody may have announced.
+	// Neighbours returns the members at this node's site that are connected, in any
+	// order. What they hold nobody may have announced.
 	Neighbours() []peer.ID
 	// Met makes a peer reachable to which a source referred.
 	Met(info peer.AddrInfo)
@@ -177,6 +177,7 @@ type fill struct {
 	former  map[peer.ID]bool // asked for what they hold, as previous owners
 	found   []peer.ID
 	near    []peer.ID        // neighbours that are still to be asked for what they hold
+	nearby  peer.ID          // the one among them that is asked now
 	holders []peer.ID        // to whom a source referred, still to be asked
 	holder  peer.ID          // the one among them that is asked now
 	unheld  map[peer.ID]bool // holders that had nothing; as seeds they may have yet
@@ -338,7 +339,7 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 	if f.theirs = len(job.Path) > 0 && slices.Contains(job.Path, f.owner()); f.theirs {
 		return "", false, false
 	}
-	f.gateway, f.holds = "", ""
+	f.gateway, f.holds, f.nearby = "", "", ""
 	if p, ok := f.nextHolder(); ok {
 		return p, true, true
 	}
@@ -376,10 +377,8 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 			return p, f.noFill, true
 		}
 	}
-	for len(f.near) > 0 {
-		if p, f.near = f.near[0], f.near[1:]; !f.tried(p) {
-			return p, true, true
-		}
+	if p, ok := f.nextNear(); ok {
+		return p, true, true
 	}
 	if n := len(f.doubted); n > 0 {
 		p, f.doubted = f.doubted[0], f.doubted[1:]
@@ -393,6 +392,22 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 		return f.cfg.Self, false, true
 	}
 	return "", false, false
+}
+
+// nextNear chooses a neighbour at this node's site to ask for what it holds, where the
+// origin cannot be asked. What is current no neighbour knows.
+func (f *fill) nextNear() (peer.ID, bool) {
+	if f.mayAskOrigin() || f.job.Validate || !f.job.Known.IsZero() {
+		return "", false
+	}
+	for len(f.near) > 0 {
+		p := f.near[0]
+		if f.near = f.near[1:]; !f.tried(p) {
+			f.nearby = p
+			return p, true
+		}
+	}
+	return "", false
 }
 
 // neighbours returns at most n neighbours at this node's site whom nothing speaks

@@ -21,8 +21,8 @@ const formerPatience = 500 * time.Millisecond
 // reading the stripe just then, over an uplink that many share.
 const sitePatience = 5 * time.Second
 
-// nearPatience is the same of a neighbour that never was the owner: while it does
-// not have the bytes it most likely waits for this node.
+// nearPatience is the same of a neighbour that never was the owner, and what it has to
+// answer at all: while it does not have the bytes it most likely waits for this node.
 const nearPatience = 100 * time.Millisecond
 
 // fromFormer reads what the previous owners of the stripe hold of what the job
@@ -126,7 +126,14 @@ func (f *fill) held(ctx context.Context, p peer.ID, patience time.Duration) erro
 		job.AskHeld("")
 	}
 	start := time.Now()
-	body, err := f.cfg.Client.Open(ctx, p, req)
+	opening, late := context.WithCancelCause(ctx)
+	defer late(nil)
+	inTime := func() bool { return true }
+	if patience == nearPatience {
+		inTime = time.AfterFunc(patience, func() { late(rangeread.ErrStalled) }).Stop
+	}
+	body, err := f.cfg.Client.Open(opening, p, req)
+	inTime()
 	if err != nil {
 		var answer *rangeread.Error
 		if !errors.As(err, &answer) && !errors.Is(err, rangeread.ErrStalled) && ctx.Err() == nil { // slow is not dead

@@ -1,7 +1,10 @@
 package read
 
 import (
+	"bytes"
 	"context"
+	"net/http"
+	"slices"
 	"testing"
 	"time"
 
@@ -216,6 +219,84 @@ func TestSeedIsDead(t *testing.T) {
 			w.mustRead(content.Range{Len: mib})
 			w.stored(1)
 			w.wantAsked(tc.asked, tc.origin)
+		})
+	}
+}
+
+// TestHangingNeighbour: one that does not answer keeps nobody waiting, and slow is not
+// dead.
+func TestHangingNeighbour(t *testing.T) {
+	w := newWorld(t, 2*mib, 1, func(w *world, _ *FillerConfig, _ *seed.Config) {
+		w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{w.seeds.self}, true, w.seeds.self
+	})
+	w.open(content.Range{})
+	w.origin.Reset()
+	_, dead := p2ptest.Key(t)
+	w.health.doubtful[dead] = true
+	w.seeds.owner, w.seeds.order = dead, []peer.ID{dead, w.seeds.self}
+	w.sources[0].serve = func(ctx context.Context, _ int, _ rangeread.Request, _ *rangeread.Answer) error {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	w.providers.near = []peer.ID{w.sources[0].id()}
+	w.mustRead(content.Range{Len: mib})
+	w.wantAsked("[1]", 1)
+	if slices.Contains(w.health.failed(), w.sources[0].id()) {
+		t.Error("told of a failure of the neighbour")
+	}
+}
+
+// TestNeighbourIsNoOrigin: a neighbour that no map names does not say what is current:
+// it is not asked while the origin can be, nor where the question is whether what is
+// held still is; an old copy that must be validated is not taken from it; and what else
+// it says than bytes is no answer.
+func TestNeighbourIsNoOrigin(t *testing.T) {
+	for name, tc := range map[string]struct {
+		down, held bool // the origin; what the node reads again
+		says       rangeread.Status
+		asked      string
+	}{
+		"origin is there":            {false, false, rangeread.StatusOK, "[0]"},
+		"origin is there, validated": {false, true, rangeread.StatusOK, "[0]"},
+		"old copy":                   {true, false, rangeread.StatusOK, "[1]"},
+		"validation":                 {true, true, rangeread.StatusOK, "[0]"},
+		"another size":               {true, false, rangeread.StatusRange, "[1]"},
+		"no answer of an origin":     {true, false, rangeread.StatusNotSupported, "[1]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var later time.Duration
+			w := newWorld(t, 2*mib, 1, func(w *world, f *FillerConfig, m *seed.Config) {
+				w.seeds.order, f.Seed, f.Fallback, m.Seed = nil, false, true, false
+				m.Now = func() time.Time { return time.Now().Add(later) }
+			})
+			s := w.sources[0]
+			s.serve = func(_ context.Context, _ int, req rangeread.Request, a *rangeread.Answer) error {
+				if tc.says != rangeread.StatusOK {
+					return rangeread.NewError(tc.says, "scripted")
+				}
+				_, err := a.Header(rangeread.Header{Meta: s.meta, Source: rangeread.SourceStore, Age: 48 * time.Hour, CacheControl: "max-age=60, must-revalidate"})
+				return err
+			}
+			if tc.held {
+				w.mustRead(w.all())
+				w.stored(2)
+				later = 48 * time.Hour
+			}
+			w.providers.near = []peer.ID{s.id()}
+			w.data = p2ptest.Bytes(99, 2*mib)
+			w.origin.Add(path, w.data)
+			if tc.down {
+				w.origin.SetFault(func(*http.Request) p2ptest.Fault { return p2ptest.Fault{Status: http.StatusServiceUnavailable} })
+			}
+			switch got, err := w.read(w.all()); {
+			case !tc.down && (err != nil || !bytes.Equal(got, w.data)):
+				t.Errorf("%d bytes, error %v, want the origin's", len(got), err)
+			case tc.down && !tc.held:
+				w.wantOriginError(err, http.StatusServiceUnavailable)
+			}
+			if got := w.asked(); got != tc.asked {
+				t.Errorf("the neighbour was asked %s times, want %s", got, tc.asked)
+			}
 		})
 	}
 }

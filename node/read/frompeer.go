@@ -38,7 +38,7 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 	if unsealed {
 		return f.sealFrom(body)
 	}
-	if h := body.Header; p == f.holds && !known && job.Expect.IsZero() && !seed.Fresh(h.CacheControl, job.Task.Digest, h.Fields, h.Age) {
+	if h := body.Header; (p == f.holds || p == f.nearby) && !known && job.Expect.IsZero() && !seed.Fresh(h.CacheControl, job.Task.Digest, h.Fields, h.Age) {
 		f.failed[p] = true // it was not allowed to ask whether that is current: others are
 		return nil
 	}
@@ -258,8 +258,12 @@ func isFinal(err error) bool {
 
 // answered handles a status other than OK.
 func (f *fill) answered(ctx context.Context, p peer.ID, e *rangeread.Error) error {
-	if p == f.holder && e.Status != rangeread.StatusRefer {
-		f.unheld[p] = true // it is asked for bytes alone: what else it says is not its to say
+	switch { // who is asked for bytes alone: what else he says is not his to say
+	case p == f.holder && e.Status != rangeread.StatusRefer:
+		f.unheld[p] = true
+		return nil
+	case p == f.nearby:
+		f.failed[p] = true
 		return nil
 	}
 	switch e.Status {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"github.com/p2pnode/p2pnode/internal/content"
@@ -78,5 +79,50 @@ func TestStalledSequentialSource(t *testing.T) {
 	}
 	if next := w.sources[1].requests()[0]; !next.NoFill || len(next.Skip) != 0 || w.health.wrong != 0 {
 		t.Errorf("the next source: skip %v, no_fill %v; %d bans", next.Skip, next.NoFill, w.health.wrong)
+	}
+}
+
+// TestValidationOutlastsASilentSource: a file that may not be served stale is
+// validated by the next source where the first says nothing, however long that takes
+// to find.
+func TestValidationOutlastsASilentSource(t *testing.T) {
+	t.Parallel()
+	var later time.Duration
+	w := newWorld(t, 2*mib, 2, func(w *world, f *FillerConfig, m *seed.Config) {
+		f.Seed, m.Seed = false, false
+		m.Now = func() time.Time { return time.Now().Add(later) }
+		f.Client = rangeread.NewClient(rangeread.ClientConfig{
+			Host: w.host, Trusted: func(peer.ID) bool { return true },
+			Silence: 1700 * time.Millisecond, Far: func(network.Conn) bool { return true }, // longer than a reader waits who may have it stale
+		})
+		w.run(f.Client.Run)
+		m.VerifySeal = f.Client.VerifySeal
+	})
+	hangs := false
+	for i, s := range w.sources {
+		s.serve = func(ctx context.Context, _ int, req rangeread.Request, a *rangeread.Answer) error {
+			if hangs && i == 0 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			if _, err := a.Header(rangeread.Header{Meta: s.meta, Source: rangeread.SourceStore, CacheControl: "max-age=60, must-revalidate"}); err != nil || req.Range.Empty() {
+				return err
+			}
+			first, end := content.BlockSpan(req.Range)
+			for i := first; i < end; i++ {
+				err := a.Complete(i, min(req.Range.End(), s.meta.Size), s.seals[i], s.trees[i], func(p []byte, off int64) error { copy(p, s.data[off:]); return nil })
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	w.mustRead(w.all())
+	w.stored(2)
+	later, hangs = 48*time.Hour, true
+	w.mustRead(w.all())
+	if !slices.Contains(w.health.failed(), w.sources[0].id()) {
+		t.Error("nobody heard that the first source is silent")
 	}
 }

@@ -139,7 +139,7 @@ func (w *World) files(count int) func(int) int64 {
 // counters are what a node's instance tells the origin's at the end.
 type counters struct {
 	// Silent is how many sources its nodes gave up because they said nothing for
-	// a second.
+	// a second, or two where they are not on this machine's links.
 	Silent float64 `json:"silent"`
 }
 

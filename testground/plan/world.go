@@ -152,7 +152,7 @@ func (w *World) run(ctx context.Context, fail context.CancelCauseFunc, body case
 	if _, err := w.ic.SyncClient.Subscribe(context.WithoutCancel(ctx), aborts, heard); err != nil { // see ask
 		return fmt.Errorf("listen for aborts: %w", err)
 	}
-	go func() { // until the client is closed
+	go func() { // until the process ends
 		for a := range heard {
 			if a != nil && a.Instance != w.ic.GlobalSeq {
 				fail(fmt.Errorf("instance %d has failed: %s", a.Instance, a.Reason))
