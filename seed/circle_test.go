@@ -240,12 +240,17 @@ func TestHeadAsksWhileItIsAsked(t *testing.T) {
 			return sameBytes(got, err, origin.data, want)
 		}
 	}
-	done := make(chan error, 1)
-	go func() { done <- parallel(read(owner, 0), read(head, 1)) }()
+	done := make(chan error, 2)
+	go func() { done <- read(owner, 0)() }()
+	// Were the head's request first the owner would ask for it, and could not ask it.
+	p2ptest.Eventually(t, soon, func() bool { return followers(owner.m) == 1 }, "the owner is about to ask what the file is")
+	go func() { done <- read(head, 1)() }()
 	p2ptest.Eventually(t, soon, func() bool { return asked.Load() && followers(owner.m) == 2 }, "both wait for what the file is")
 	g.open(always)
-	if err := <-done; err != nil {
-		t.Fatal(err)
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
 	}
 	if n := origin.maxCopies(); n != 1 {
 		t.Errorf("a block was read %d times", n)
