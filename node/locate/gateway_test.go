@@ -1,6 +1,7 @@
 package locate
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -123,5 +124,26 @@ func TestGatewayDoesNotAllocate(t *testing.T) {
 		}
 	}); allocs != 0 || n == 0 {
 		t.Errorf("%v allocations a call, found %d times", allocs, n)
+	}
+}
+
+// TestAtSite: the other members of the site, but for cordoned ones; nobody without a
+// site, or a pool.
+func TestAtSite(t *testing.T) {
+	for label, want := range map[string][]peer.ID{"here": ids("b"), "": nil} {
+		clk := &clock{start}
+		m := New(Config{Self: id("a"), SelfSeed: true, Site: label, Supernodes: ids("super"), Now: clk.Now})
+		if got := m.AtSite(nil); len(got) != 0 {
+			t.Errorf("site %q, no pool: %v", label, got)
+		}
+		pool := members(1, "a", "b", "c", "z")
+		for i := range 3 {
+			pool[i].Site = "here"
+		}
+		pool[2].Cordoned = true
+		apply(m, newPublisher("super").pool(pool)...)
+		if got := m.AtSite(ids("x")); !slices.Equal(got, append(ids("x"), want...)) {
+			t.Errorf("site %q: %v, want %v behind x", label, got, want)
+		}
 	}
 }
