@@ -232,7 +232,8 @@ func TestSite(t *testing.T) {
 // its nodes, also to those that are started again meanwhile and remember nobody:
 // one finds its neighbours by multicast DNS, one by --site-peer. The two are the seeds
 // of a file, and know each other's old addresses alone: each has its half of it from a
-// neighbour that has read the file. What the site has not fails and says so. Soon after the cut is healed, all is as before.
+// neighbour that has read the file. What the site has not fails and says so. Soon
+// after the cut is healed, all is as before.
 func TestSiteCut(t *testing.T) {
 	cut := time.Minute
 	if needLab(t) != "all" {

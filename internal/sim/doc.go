@@ -9,6 +9,12 @@
 // before then, and takes no time. Blocks are stored in memory, and the origin is
 // an HTTP server at the end of a pipe.
 //
+// So nothing here sleeps for want of an event. What sleeps is the scenario, the time
+// between two faults, starts or reports; the time that the product is given and then
+// held to, as for maps to agree; or the time in which meshes, routing tables and
+// leases settle, of which nobody tells. TestDHTRebuild looks at the supernode's state
+// every 50 ms, by the same clock, to say after what time it is whole.
+//
 // Under faults (TestFaults) the same supernode and control talk over streams in
 // memory that lose, double, reorder and delay messages.
 //

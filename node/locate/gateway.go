@@ -51,7 +51,7 @@ func (m *Map) SiteReader(task content.TaskID, stripe int64, sequential bool, ski
 // AtSite appends the other members of the pool that stand at this node's site to
 // dst, but for cordoned ones, and returns it; nobody where there is no site.
 func (m *Map) AtSite(dst []peer.ID) []peer.ID {
-	p := m.poolOf(m.snap.Load(), m.order([]byte(m.cfg.Self)), m.cfg.Now().UnixNano())
+	p := m.ownPool(m.cfg.Now().UnixNano())
 	if p == nil {
 		return dst
 	}

@@ -157,12 +157,16 @@ func (m *Map) Version() (epoch, seq uint64) {
 // supernode where that is heard of, else the next one's. The members are
 // shared and not to be changed.
 func (m *Map) Pool() []assignment.Member {
-	s := m.snap.Load()
-	p := m.poolOf(s, m.order([]byte(m.cfg.Self)), m.cfg.Now().UnixNano())
+	p := m.ownPool(m.cfg.Now().UnixNano())
 	if p == nil {
 		return nil
 	}
 	return slices.Clone(p.members)
+}
+
+// ownPool is the pool that is this node's where no task says which; nil for none.
+func (m *Map) ownPool(now int64) *pool {
+	return m.poolOf(m.snap.Load(), m.order([]byte(m.cfg.Self)), now)
 }
 
 // FilterQuery returns the query parameters that the pools say are left out of

@@ -12,7 +12,7 @@ import (
 // last, and among equals at random, the faster the sooner: see draw.
 func (m *Map) Prefer(peers []peer.ID) {
 	now := m.cfg.Now().UnixNano()
-	p := m.poolOf(m.snap.Load(), m.order([]byte(m.cfg.Self)), now)
+	p := m.ownPool(now)
 	type ranked struct {
 		id    peer.ID
 		class int
@@ -41,7 +41,7 @@ func (m *Map) Prefer(peers []peer.ID) {
 // this node's; or the reader is at this node's site, and the holder is not. Of
 // peers that are in no pool nothing is known.
 func (m *Map) Far(reader, holder peer.ID) bool {
-	p := m.poolOf(m.snap.Load(), m.order([]byte(m.cfg.Self)), m.cfg.Now().UnixNano())
+	p := m.ownPool(m.cfg.Now().UnixNano())
 	to, from := p.site(reader), p.site(holder)
 	if to == from {
 		return false
@@ -51,6 +51,6 @@ func (m *Map) Far(reader, holder peer.ID) bool {
 
 // Near reports whether a peer of the pool is at this node's site.
 func (m *Map) Near(id peer.ID) bool {
-	p := m.poolOf(m.snap.Load(), m.order([]byte(m.cfg.Self)), m.cfg.Now().UnixNano())
+	p := m.ownPool(m.cfg.Now().UnixNano())
 	return p != nil && p.home != "" && p.site(id) == p.home
 }

@@ -41,10 +41,7 @@ func (f *fill) fromFormer(ctx context.Context) bool {
 	}
 	owners := f.formers(stripe)
 	for i, p := range slices.Concat(owners, f.instead(stripe)) {
-		patience := formerPatience
-		if i >= len(owners) {
-			patience = nearPatience
-		}
+		near := i >= len(owners)
 		if f.former[p] || f.tried(p) || slices.Contains(f.job.Path, p) {
 			continue
 		}
@@ -54,9 +51,9 @@ func (f *fill) fromFormer(ctx context.Context) bool {
 		f.former[p] = true
 		before := f.job.Pos()
 		_, known := f.job.Meta()
-		err := f.held(ctx, p, patience)
+		err := f.held(ctx, p, near)
 		if rangeread.StatusOf(err) == rangeread.StatusRefer {
-			err = f.held(ctx, p, patience) // nobody is referred twice
+			err = f.held(ctx, p, near) // nobody is referred twice
 		}
 		f.log.Debug("asked before the origin", "peer", p, "task", f.job.Task.ID, "off", before, "len", f.job.Pos()-before, "err", err)
 		if now, _ := f.job.Meta(); f.job.Done() || f.job.Pos() > before || !known && !now.Generation.IsZero() {
@@ -103,12 +100,15 @@ func (f *fill) named() bool {
 	return (known || !f.job.Expect.IsZero()) && f.job.Known.IsZero() && !f.job.Validate
 }
 
-// held reads what a peer holds of what the job wants. patience is formerPatience
-// or that of a peer of another kind.
-func (f *fill) held(ctx context.Context, p peer.ID, patience time.Duration) error {
-	onSite := p == f.siteReader
-	if onSite {
+// held reads what a peer holds of what the job wants: a previous owner, the one that
+// read for the site, or, near, a neighbour that was neither.
+func (f *fill) held(ctx context.Context, p peer.ID, near bool) error {
+	patience, onSite := formerPatience, p == f.siteReader
+	switch {
+	case onSite:
 		patience = sitePatience
+	case near:
+		patience = nearPatience
 	}
 	job := f.job
 	req := rangeread.Request{
@@ -129,7 +129,7 @@ func (f *fill) held(ctx context.Context, p peer.ID, patience time.Duration) erro
 	opening, late := context.WithCancelCause(ctx)
 	defer late(nil)
 	inTime := func() bool { return true }
-	if patience == nearPatience {
+	if near {
 		inTime = time.AfterFunc(patience, func() { late(rangeread.ErrStalled) }).Stop
 	}
 	body, err := f.cfg.Client.Open(opening, p, req)

@@ -259,7 +259,7 @@ func tell[T any](ctx context.Context, w *World, topic string, v T) error {
 func hear[T any](ctx context.Context, w *World, topic string, n int) ([]T, error) {
 	var zero T
 	ch := make(chan *T, n)
-	if _, err := w.ic.SyncClient.Subscribe(context.WithoutCancel(ctx), tgsync.NewTopic(topic, &zero), ch); err != nil {
+	if _, err := w.ic.SyncClient.Subscribe(context.WithoutCancel(ctx), tgsync.NewTopic(topic, &zero), ch); err != nil { // see ask
 		return nil, fmt.Errorf("subscribe to %s: %w", topic, err)
 	}
 	var out []T
