@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	ds "github.com/ipfs/go-datastore"
@@ -71,27 +70,10 @@ func parseBlockKey(rest string) (name string, i int64, err error) {
 	return rest[:at], int64(n), nil
 }
 
-// syncEvery is the time between two syncs of blocks' records while several are
-// written at a time. A sync costs 100 µs of CPU, where a block of 1 MiB costs 3 ms in
-// all. Where a block was waited for in vain, the next aloneFor are not: who writes
-// may wait for each before he writes the next.
-const (
-	syncEvery = 10 * time.Millisecond
-	aloneFor  = 8
-)
-
 // records is the datastore. Its writes are synced when they return; those that
 // run at one time share their syncs, which is pebble's own group commit.
 type records struct {
 	db *pebbleds.Datastore
-
-	gathering sync.Mutex
-	// gathering guards the following: the blocks whose records are written next,
-	// nil where there are none; when such were written last; how many of the next
-	// are not to be waited for.
-	group  *group
-	synced time.Time
-	alone  int
 
 	// mu is held for reading while the datastore is used, which panics once
 	// it is closed. It guards the following.
@@ -153,70 +135,14 @@ func (r *records) putInfo(name string, info Info) error {
 	})
 }
 
-// group is blocks whose records are written in one step.
-type group struct {
-	puts []func(context.Context, ds.Batch) error
-	done chan struct{} // closed when they are written
-	err  error         // valid then
-}
-
-// putBlock writes a block's record, together with those of the blocks that come
-// until it is time for the next sync: see syncEvery.
 func (r *records) putBlock(name string, i int64, rec Record) error {
 	key := blockKey(recordPrefix, name, i)
-	g, first, wait := r.join(func(ctx context.Context, b ds.Batch) error {
+	return r.commit(func(ctx context.Context, b ds.Batch) error {
 		if err := b.Put(ctx, ds.RawKey(key), encodeRecord(key, rec)); err != nil {
 			return err
 		}
 		return b.Put(ctx, ds.RawKey(blockKey(heldPrefix, name, i)), nil)
 	})
-	if !first {
-		<-g.done
-		return g.err
-	}
-	if wait > 0 {
-		<-time.After(wait)
-	}
-	r.commitGroup(g, wait > 0)
-	return g.err
-}
-
-// join adds to the group that gathers. Who is its first writes it, after wait.
-func (r *records) join(put func(context.Context, ds.Batch) error) (g *group, first bool, wait time.Duration) {
-	r.gathering.Lock()
-	defer r.gathering.Unlock()
-	if first = r.group == nil; first {
-		r.group = &group{done: make(chan struct{})}
-		if r.alone > 0 {
-			r.alone--
-		} else {
-			wait = max(0, time.Until(r.synced.Add(syncEvery)))
-		}
-	} else {
-		r.alone = 0
-	}
-	r.group.puts = append(r.group.puts, put)
-	return r.group, first, wait
-}
-
-// commitGroup writes the group that gathers, which others had time to join where
-// waited says so.
-func (r *records) commitGroup(g *group, waited bool) {
-	r.gathering.Lock()
-	r.group, r.synced = nil, time.Now()
-	if waited && len(g.puts) == 1 {
-		r.alone = aloneFor
-	}
-	r.gathering.Unlock()
-	g.err = r.commit(func(ctx context.Context, b ds.Batch) error {
-		for _, put := range g.puts {
-			if err := put(ctx, b); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	close(g.done)
 }
 
 // block returns the record of block i, which is n bytes long.
