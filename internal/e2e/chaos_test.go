@@ -50,7 +50,6 @@ type chaos struct {
 	nodes     []*chaosNode
 	full      *chaosNode // its disk can be filled; nil where nothing can be mounted
 	superPort string
-	clocks    bool // those of the processes can be set
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -78,10 +77,10 @@ type chaosNode struct {
 type usage struct{ goroutines, files, memory int64 }
 
 // TestChaos: for P2PNODE_CHAOS (a duration) processes of a closed swarm are
-// killed, stopped, cut off from their supernode and their disk, and the origin
-// fails, while clients read random ranges. No byte is wrong; no read fails
-// through a node that is well while a source can be reached; all is well 15 s
-// after the last fault, and nothing has grown.
+// killed, stopped, cut off from their supernode and their disk, their clocks set,
+// and the origin fails, while clients read random ranges. No byte is wrong; no
+// read fails through a node that is well while a source can be reached; all is
+// well 15 s after the last fault, and nothing has grown.
 func TestChaos(t *testing.T) {
 	d, err := time.ParseDuration(os.Getenv("P2PNODE_CHAOS"))
 	if err != nil {
@@ -131,13 +130,7 @@ func newChaos(t *testing.T, r *rand.Rand) *chaos {
 		c.urls = append(c.urls, c.origin.Add(fmt.Sprintf("/file%d", i), data))
 	}
 	ports, keys := freePorts(t, 2*chaosDaemons+1), t.TempDir()
-	bin := ""
-	if c.clocks = os.Getenv("P2PNODE_CHAOS_CLOCK") != ""; c.clocks {
-		bin = clockBinary(t)
-	} else {
-		t.Log("no clock jumps: P2PNODE_CHAOS_CLOCK is not set, and the build for it takes minutes")
-		bin = binary(t, "")
-	}
+	bin := clockBinary(t)
 	c.superPort = ports[2*chaosDaemons]
 	run := func(args ...string) string {
 		out, err := exec.Command(bin, args...).Output()
@@ -313,15 +306,13 @@ func (c *chaos) rage(until time.Time) map[string]int {
 		{"supernode stopped", c.supernodeStopped},
 		{"origin flaky", c.originFlaky},
 		{"origin down", c.originDown},
+		{"clock", c.clockJumped},
 	}
 	if c.full != nil {
 		faults = append(faults, fault{"disk full", c.diskFull})
 	}
 	if os.Getenv(inNamespace) != "" {
 		faults = append(faults, fault{"partition", c.partitioned})
-	}
-	if c.clocks {
-		faults = append(faults, fault{"clock", c.clockJumped})
 	}
 	counts := make(map[string]int)
 	start := time.Now()
