@@ -27,7 +27,8 @@ import (
 )
 
 const (
-	chaosDaemons = 5
+	chaosSeeds   = 5
+	chaosNodes   = chaosSeeds + 1 // and a reader
 	chaosFiles   = 20
 	chaosReaders = 4
 	maxChaosFile = 6 << 20
@@ -70,7 +71,6 @@ type chaosNode struct {
 	disk   string
 	faulty atomic.Bool
 	faults atomic.Int64
-	before usage
 }
 
 // usage is what a process takes.
@@ -96,9 +96,7 @@ func TestChaos(t *testing.T) {
 	t.Logf("seed %d", seed)
 	c := newChaos(t, rand.New(rand.NewPCG(seed, 1)))
 	c.warm()
-	for _, n := range c.nodes {
-		n.before = n.usage()
-	}
+	before := c.usages()
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	for i := range chaosReaders {
@@ -117,7 +115,7 @@ func TestChaos(t *testing.T) {
 	if c.reads.Load() < int64(d.Seconds()) {
 		t.Errorf("only %d reads in %v: nothing was tested", c.reads.Load(), d)
 	}
-	c.checkGrowth()
+	c.checkGrowth(before)
 	c.watch(d + took)
 }
 
@@ -129,9 +127,9 @@ func newChaos(t *testing.T, r *rand.Rand) *chaos {
 		c.data = append(c.data, data)
 		c.urls = append(c.urls, c.origin.Add(fmt.Sprintf("/file%d", i), data))
 	}
-	ports, keys := freePorts(t, 2*chaosDaemons+1), t.TempDir()
+	ports, keys := freePorts(t, 2*chaosNodes+1), t.TempDir()
 	bin := clockBinary(t)
-	c.superPort = ports[2*chaosDaemons]
+	c.superPort = ports[2*chaosNodes]
 	run := func(args ...string) string {
 		out, err := exec.Command(bin, args...).Output()
 		if err != nil {
@@ -142,10 +140,15 @@ func newChaos(t *testing.T, r *rand.Rand) *chaos {
 	run("swarm", "init", "--swarm-dir", keys)
 	super := filepath.Join(t.TempDir(), "super")
 	id := run("id", "--data-dir", super)
-	c.supernode = startWith(t, super, bin, c.world(chaosDaemons), "supernode", "--listen", "/ip4/127.0.0.1/tcp/"+c.superPort, "--admin", "127.0.0.1:0",
+	c.supernode = startWith(t, super, bin, c.world(chaosNodes), "supernode", "--listen", "/ip4/127.0.0.1/tcp/"+c.superPort, "--admin", "127.0.0.1:0",
 		"--join", run("swarm", "token", "--swarm-dir", keys, "--role", "supernode", "--peer", id))
-	join := run("swarm", "token", "--swarm-dir", keys, "--role", "seed", "--uses", "many")
-	for i := range chaosDaemons {
+	seed := run("swarm", "token", "--swarm-dir", keys, "--role", "seed", "--uses", "many")
+	reader := run("swarm", "token", "--swarm-dir", keys, "--role", "reader")
+	for i := range chaosNodes {
+		join := seed
+		if i == chaosSeeds {
+			join = reader
+		}
 		n := &chaosNode{proxy: "http://127.0.0.1:" + ports[2*i+1], port: ports[2*i]}
 		dir := filepath.Join(t.TempDir(), "node")
 		if i == 0 && mount(t, dir) {
@@ -192,9 +195,9 @@ func (c *chaos) settle(limit time.Duration) {
 	c.t.Helper()
 	for _, n := range c.nodes {
 		end := time.Now().Add(limit)
-		for s := n.status(c.t); !s.Ready || len(s.Pool) != chaosDaemons; s = n.status(c.t) {
+		for s := n.status(c.t); !s.Ready || len(s.Pool) != chaosSeeds; s = n.status(c.t) {
 			if time.Now().After(end) {
-				c.t.Fatalf("%s knows %d of %d seeds, and is ready: %t; it says %s\nthe supernode says %s", n.Peer, len(s.Pool), chaosDaemons, s.Ready, n.page("/v1/status"), c.supernode.page("/v1/status"))
+				c.t.Fatalf("%s knows %d of %d seeds, and is ready: %t; it says %s\nthe supernode says %s", n.Peer, len(s.Pool), chaosSeeds, s.Ready, n.page("/v1/status"), c.supernode.page("/v1/status"))
 			}
 			<-time.After(50 * time.Millisecond)
 		}
@@ -292,15 +295,16 @@ func (c *chaos) read(ctx context.Context, r *rand.Rand) {
 	}
 }
 
-// rage does one thing after the other to the swarm, and undoes it.
+// rage does one thing after the other to the swarm, and undoes it. Of the nodes the
+// last seed and the reader are never killed: what grows would be small again.
 func (c *chaos) rage(until time.Time) map[string]int {
 	type fault struct {
 		name string
 		do   func()
 	}
 	faults := []fault{
-		{"kill", func() { c.harm(c.some(), c.killed) }},
-		{"stop", func() { c.harm(c.some(), c.stopped) }},
+		{"kill", func() { c.harm(c.nodes[c.r.IntN(chaosSeeds-1)], c.killed) }},
+		{"stop", func() { c.harm(c.nodes[c.r.IntN(chaosNodes)], c.stopped) }},
 		{"half", c.half},
 		{"supernode killed", c.supernodeKilled},
 		{"supernode stopped", c.supernodeStopped},
@@ -338,8 +342,6 @@ func (c *chaos) rage(until time.Time) map[string]int {
 func (c *chaos) pause(from, to int) {
 	<-time.After(time.Duration(from+c.r.IntN(to-from)) * time.Millisecond)
 }
-
-func (c *chaos) some() *chaosNode { return c.nodes[c.r.IntN(len(c.nodes))] }
 
 // harm does something to a node; reads through it may fail meanwhile.
 func (c *chaos) harm(n *chaosNode, f func(*chaosNode)) {
@@ -547,22 +549,37 @@ func (p *process) memory() string {
 		field(heap, `# HeapAlloc = (\d+)`, 1), field(heap, `# HeapReleased = (\d+)`, 1))
 }
 
-// checkGrowth compares what the nodes take, now that nobody reads, with what
+// usages returns what each process takes: the nodes, then the supernode.
+func (c *chaos) usages() (out []usage) {
+	for _, p := range c.processes() {
+		out = append(out, p.usage())
+	}
+	return out
+}
+
+func (c *chaos) processes() (out []*process) {
+	for _, n := range c.nodes {
+		out = append(out, n.process)
+	}
+	return append(out, c.supernode)
+}
+
+// checkGrowth compares what the processes take, now that nobody reads, with what
 // they took after the first reads.
-func (c *chaos) checkGrowth() {
-	for i, n := range c.nodes {
-		var now usage
+func (c *chaos) checkGrowth(before []usage) {
+	for i, p := range c.processes() {
+		was, now := before[i], usage{}
 		within := func() bool {
-			now = n.usage()
-			return now.goroutines <= n.before.goroutines*3/2+50 && now.files <= n.before.files*3/2+30 && now.memory <= n.before.memory*3/2
+			now = p.usage()
+			return now.goroutines <= was.goroutines*3/2+50 && now.files <= was.files*3/2+30 && now.memory <= was.memory*3/2
 		}
 		for limit := time.Now().Add(time.Minute); !within() && time.Now().Before(limit); {
 			<-time.After(time.Second)
 		}
-		c.t.Logf("node %d: goroutines %d, then %d; files %d, then %d; memory %d MiB, then %d", i,
-			n.before.goroutines, now.goroutines, n.before.files, now.files, n.before.memory>>20, now.memory>>20)
+		c.t.Logf("process %d: goroutines %d, then %d; files %d, then %d; memory %d MiB, then %d", i,
+			was.goroutines, now.goroutines, was.files, now.files, was.memory>>20, now.memory>>20)
 		if !within() {
-			c.t.Errorf("node %d has grown", i)
+			c.t.Errorf("process %d has grown", i)
 		}
 	}
 }
