@@ -85,15 +85,26 @@ func NewIssuer(cfg IssuerConfig) (*Issuer, error) {
 		return i, nil
 	}
 	if err == nil {
-		err = json.Unmarshal(text, &i.uses)
+		err = i.load(text)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the used tokens: %w: restore %s, or delete it, which lets tokens be used anew", err, cfg.File)
 	}
+	return i, nil
+}
+
+// load takes over the uses that save wrote.
+func (i *Issuer) load(text []byte) error {
+	if err := json.Unmarshal(text, &i.uses); err != nil {
+		return err
+	}
+	if i.uses == nil { // the text was null
+		i.uses = make(map[string]map[string]time.Time)
+	}
 	for _, peers := range i.uses {
 		i.count += len(peers)
 	}
-	return i, nil
+	return nil
 }
 
 // Join implements membership.Issuer.

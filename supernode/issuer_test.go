@@ -1,10 +1,12 @@
 package supernode
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"testing"
 	"time"
 
@@ -97,6 +99,65 @@ func idOf(t *testing.T, k crypto.PrivKey) peer.ID {
 func newPeer(t *testing.T) peer.ID {
 	t.Helper()
 	return idOf(t, newKey(t))
+}
+
+// A file of uses that is null is one without uses.
+func TestIssuerOfNullUses(t *testing.T) {
+	s := newIssuing(t)
+	if err := os.WriteFile(s.cfg.File, []byte("null"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.open()
+	tok := s.token(1, membership.Seed)
+	if _, err := s.Join(newPeer(t), tok); err != nil {
+		t.Fatal(err)
+	}
+	s.open()
+	if _, err := s.Join(newPeer(t), tok); !errors.Is(err, membership.ErrUsedUp) {
+		t.Errorf("the second peer: %v", err)
+	}
+}
+
+// Whatever uses a file holds, another one is counted, and all are kept.
+func FuzzUses(f *testing.F) {
+	tok := membership.Token{Uses: 1, Expires: time.Unix(1_800_000_000, 0)}
+	p := ids(2)
+	for _, text := range []string{
+		"null", "{}", `{"a":null}`, `{"a":{}}`,
+		`{"` + tok.ID.String() + `":{"` + p[1].String() + `":"2027-01-15T08:00:00Z"}}`,
+		`{"a":{"b":"2020-01-01T00:00:00+23:59","c":"9999-12-31T23:59:59.5Z"}}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		load := func(text []byte) (*Issuer, error) {
+			i := &Issuer{}
+			return i, i.load(text)
+		}
+		i, err := load(text)
+		if err != nil {
+			return
+		}
+		full := len(i.uses[tok.ID.String()]) > 0
+		err = i.use(p[0], tok, time.Unix(1_700_000_000, 0))
+		switch used := !i.uses[tok.ID.String()][p[0].String()].IsZero(); {
+		case err == nil && !used:
+			t.Fatal("a use was not counted")
+		case err == nil && full && len(i.uses[tok.ID.String()]) > 1:
+			t.Fatal("a token was used more often than it says")
+		}
+		b, err := json.Marshal(i.uses)
+		if err != nil {
+			t.Fatalf("read but not written: %v", err)
+		}
+		again, err := load(b)
+		if err != nil {
+			t.Fatalf("written but not read: %v", err)
+		}
+		if b2, err := json.Marshal(again.uses); err != nil || !reflect.DeepEqual(b, b2) || again.count != i.count {
+			t.Fatalf("%d uses %s, then %d uses %s, %v", i.count, b, again.count, b2, err)
+		}
+	})
 }
 
 // A token admits as many peers as it says, each as often as it asks, also over
