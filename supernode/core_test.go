@@ -19,7 +19,7 @@ import (
 // world is a core with a clock of its own, and what a peer that hears
 // everything knows of it.
 type world struct {
-	t    *testing.T
+	t    testing.TB
 	now  time.Time
 	key  crypto.PrivKey
 	core *core
@@ -29,7 +29,7 @@ type world struct {
 	sent    []assignment.Signed
 }
 
-func newWorld(t *testing.T, cfg Config) *world {
+func newWorld(t testing.TB, cfg Config) *world {
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	if err != nil {

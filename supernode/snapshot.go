@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"time"
@@ -88,6 +89,9 @@ func decodeSnapshot(b []byte) (snapshot, error) {
 	}
 	if err := json.Unmarshal(records[0], &s); err != nil {
 		return s, fmt.Errorf("%w: header: %w", errSnapshot, err)
+	}
+	if s.Epoch >= math.MaxInt64 { // the next life's would be one that no peer takes
+		return s, fmt.Errorf("%w: epoch %d", errSnapshot, s.Epoch)
 	}
 	for i, o := range s.Orders {
 		if err := o.Peer.Validate(); err != nil {

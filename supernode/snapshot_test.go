@@ -3,11 +3,16 @@ package supernode
 import (
 	"bytes"
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
 
 	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/heartbeat"
@@ -15,7 +20,10 @@ import (
 
 // populated is a world with five members, three tasks and an order.
 func populated(t *testing.T) *world {
-	w := newWorld(t, Config{})
+	return newWorld(t, Config{}).populate()
+}
+
+func (w *world) populate() *world {
 	p := ids(5)
 	w.beat(p...)
 	for i := range 3 {
@@ -181,24 +189,63 @@ func TestDamagedSnapshot(t *testing.T) {
 	}
 }
 
-func FuzzSnapshot(f *testing.F) {
-	b, err := snapshot{Orders: []PeerOrder{{ids(1)[0], Drain}}}.encode()
-	if err != nil {
-		f.Fatal(err)
+// The epoch behind the last one that may be would be one that no peer takes.
+func TestSnapshotOfTheLastEpoch(t *testing.T) {
+	for epoch, ok := range map[uint64]bool{math.MaxInt64 - 1: true, math.MaxInt64: false, math.MaxUint64: false} {
+		b, err := snapshot{Epoch: epoch}.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := decodeSnapshot(b); (err == nil) != ok {
+			t.Errorf("epoch %d: %v", epoch, err)
+		}
 	}
-	f.Add(b[len(snapshotMagic) : len(b)-4])
+}
+
+func fixedKey(t testing.TB) crypto.PrivKey {
+	t.Helper()
+	key, _, err := crypto.GenerateEd25519Key(strings.NewReader(strings.Repeat("k", 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+// What is read can be written, and says the same again.
+func FuzzSnapshot(f *testing.F) {
+	// The seeds hold what a core published: a pool, and assignments.
+	seed := func(s snapshot) {
+		b, err := s.encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b[len(snapshotMagic) : len(b)-4])
+	}
+	seed(snapshot{Orders: []PeerOrder{{ids(1)[0], Drain}}})
+	w := newWorld(f, Config{})
+	w.key = fixedKey(f) // each process that fuzzes makes the seeds
+	w.restart(Config{}).populate()
+	seed(w.core.snapshot(w.now))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		// With a good checksum, or no damage would get behind it.
 		s, err := decodeSnapshot(sealed(append([]byte(snapshotMagic), body...)))
 		if err != nil {
 			return
 		}
-		again, err := s.encode()
+		b, err := s.encode()
 		if err != nil {
 			t.Fatalf("decoded but not encoded: %v", err)
 		}
-		if _, err := decodeSnapshot(again); err != nil {
+		again, err := decodeSnapshot(b)
+		if err != nil {
 			t.Fatalf("decoded, encoded, not decoded: %v", err)
+		}
+		if !again.Saved.Equal(s.Saved) {
+			t.Fatalf("saved at %s, then at %s", s.Saved, again.Saved)
+		}
+		again.Saved = s.Saved // the same time may be of another zone
+		if !reflect.DeepEqual(s, again) {
+			t.Fatalf("decoded\n%+v\nthen\n%+v", s, again)
 		}
 	})
 }
