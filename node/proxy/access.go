@@ -186,7 +186,7 @@ type stallBody struct {
 func (b *stallBody) Read(p []byte) (int, error) {
 	_ = b.rc.SetReadDeadline(time.Now().Add(clientStall)) // not every connection can
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	if errors.Is(err, io.EOF) {
 		_ = b.rc.SetReadDeadline(time.Time{}) // what follows has its own
 	}
 	return n, err

@@ -37,7 +37,7 @@ func (h *Handler) direct(x *exchange, t target) {
 	}
 	failed := false
 	r := x.r
-	if r.Body != nil && r.Body != http.NoBody {
+	if hasBody(r) {
 		// A copy: net/http looks at its own Body for what Expect asked.
 		r = r.WithContext(r.Context())
 		r.Body = &stallBody{x.w.rc, r.Body}
@@ -74,6 +74,8 @@ func (h *Handler) direct(x *exchange, t target) {
 		x.outcome = outcomeDirect
 	}
 }
+
+func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }
 
 // transport returns what carries an exchange's requests to origins.
 func (h *Handler) transport(x *exchange) http.RoundTripper {

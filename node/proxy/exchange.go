@@ -63,6 +63,10 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		w: &response{ResponseWriter: w, rc: http.NewResponseController(w), tunnels: h.tunnels},
 	}
 	h.metrics.inFlight.Inc()
+	if hasBody(r) {
+		// Of a body that nobody reads net/http reads the rest, with no deadline of its own.
+		_ = x.w.rc.SetReadDeadline(time.Now().Add(clientStall)) // not every connection can
+	}
 	return x
 }
 

@@ -3,11 +3,15 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,9 +139,9 @@ func (w *deadlineWriter) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// TestStalledClient checks that a write has a deadline, and that the next
+// TestWriteDeadline checks that a write has a deadline, and that the next
 // request on the connection does not inherit it.
-func TestStalledClient(t *testing.T) {
+func TestWriteDeadline(t *testing.T) {
 	w := &deadlineWriter{ResponseRecorder: httptest.NewRecorder()}
 	New(Config{Opener: newFakeSwarm(10)}).ServeHTTP(w, httptest.NewRequest("GET", "http://origin.test/", nil))
 	if len(w.deadlines) != 2 || w.deadlines[0].IsZero() || !w.deadlines[1].IsZero() {
@@ -175,6 +179,69 @@ func (pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), P
 type pipe struct{ net.Conn }
 
 func (pipe) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2} }
+
+// TestStalledClient: who takes nothing of its answer, or sends nothing more of an
+// upload, whether it is passed on or refused, loses the connection.
+func TestStalledClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := pipes{make(chan net.Conn), make(chan struct{})}
+		upload := make(chan error, 1)
+		origin := roundTripper(func(r *http.Request) (*http.Response, error) {
+			_, err := io.Copy(io.Discard, r.Body)
+			upload <- err
+			return nil, err
+		})
+		h := New(Config{Opener: newFakeSwarm(1 << 20), DirectLocal: origin, Logger: slog.New(slog.DiscardHandler)})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- NewServer(h, ln).Run(ctx) }()
+		for _, c := range []struct{ name, send string }{
+			{"an answer that is not read", "GET http://origin.test/ HTTP/1.1\r\nHost: x\r\n\r\n"},
+			{"an upload", "POST http://origin.test/ HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"},
+			{"an upload that is refused", "POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"},
+		} {
+			client, server := net.Pipe()
+			closed := make(chan struct{})
+			ln.conns <- watched{pipe{server}, sync.OnceFunc(func() { close(closed) })}
+			if _, err := io.WriteString(client, c.send); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			if strings.HasPrefix(c.send, "POST") {
+				go func() { _, _ = io.Copy(io.Discard, client) }()
+			}
+			<-closed
+			// What net/http does of its own when it closes takes half a second.
+			if took := time.Since(began); took < clientStall || took > clientStall+time.Second {
+				t.Errorf("%s: closed after %v, want %v", c.name, took, clientStall)
+			}
+			_ = client.Close()
+		}
+		if err := <-upload; !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("of an upload the origin is told %v", err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// roundTripper is an http.RoundTripper of one function.
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// watched is a pipe that tells when it is closed.
+type watched struct {
+	pipe
+	closed func()
+}
+
+func (w watched) Close() error {
+	w.closed()
+	return w.pipe.Close()
+}
 
 // TestSilentClient: who does not end a request's header, and who asks nothing more,
 // loses the connection.
