@@ -179,17 +179,25 @@ func TestWrongSeal(t *testing.T) {
 	}
 }
 
-// TestSourcesDisagree: a second source whose root differs is refused, and a
-// third that agrees with the first is taken.
+// TestSourcesDisagree: a second source whose root differs, or that says that the
+// file is of another size or version, is refused, and one that agrees with the
+// first is taken.
 func TestSourcesDisagree(t *testing.T) {
-	o, liar := newOwner(t, mib), newOwner(t, mib)
+	o, liar, larger, newer := newOwner(t, mib), newOwner(t, mib), newOwner(t, mib), newOwner(t, mib)
 	liar.data = p2ptest.Bytes(8, mib)
+	larger.meta.Size++
+	newer.meta = testMeta(mib, `"two"`)
 	var refused error
 	m := newManager(t, fillFunc(func(ctx context.Context, job *Job) error {
 		if err := o.giveAll(ctx, job, o.complete(0, 0, 10)); err != nil {
 			return err
 		}
 		refused = liar.giveAll(ctx, job, liar.complete(0, 10, 64))
+		for what, s := range map[string]*owner{"size": larger, "version": newer} {
+			if err := s.giveAll(ctx, job); !errors.Is(err, ErrChanged) {
+				t.Errorf("another %s: %v, want ErrChanged", what, err)
+			}
+		}
 		return o.giveAll(ctx, job, o.complete(0, 10, 64))
 	}), nil)
 	mustRead(t, m, o.data, content.Range{Len: mib})

@@ -9,6 +9,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/multiformats/go-multiaddr"
+
+	"github.com/p2pnode/p2pnode/internal/p2ptest"
 )
 
 func addrsOf(t *testing.T, texts ...string) []multiaddr.Multiaddr {
@@ -59,15 +61,21 @@ func TestHearsOfTheLinkAlone(t *testing.T) {
 }
 
 // TestHearsOfManyInBoundedSpace: one who pretends to be many fills a table, and
-// no more.
+// no more; who is connected keeps its place there.
 func TestHearsOfManyInBoundedSpace(t *testing.T) {
 	k := newKeeper(t, 0)
 	n := newNear(k.h, "_p2pnode-test._udp")
+	neighbour := p2ptest.Hosts(t, 1)[0]
+	p2ptest.Connect(t, k.h, neighbour)
+	n.hear(peer.AddrInfo{ID: neighbour.ID(), Addrs: addrsOf(t, "/ip4/10.0.0.3/tcp/9")}, onTestLink)
 	for range maxNear + 20 {
 		n.hear(peer.AddrInfo{ID: idOf(t), Addrs: addrsOf(t, "/ip4/10.0.0.1/tcp/9")}, onTestLink)
 	}
 	if len(n.known) > maxNear || len(n.found) > maxNear {
 		t.Errorf("%d peers are remembered, %d wait", len(n.known), len(n.found))
+	}
+	if !n.isKnown(neighbour.ID()) {
+		t.Error("a neighbour that is connected lost its place")
 	}
 	last := peer.AddrInfo{ID: idOf(t), Addrs: addrsOf(t, "/ip4/10.0.0.2/tcp/9")}
 	n.hear(last, onTestLink)

@@ -138,6 +138,7 @@ func TestPolicyCheckURL(t *testing.T) {
 		"https://8.8.8.8/x": true, "http://[2606:4700::1111]:8080/": true,
 		"http://127.0.0.1/": false, "http://[::1]/": false, "http://localhost/": false,
 		"ftp://8.8.8.8/": false, "http:///": false, "mailto:a@b": false,
+		"file:///etc/passwd": false, "file://8.8.8.8/etc/passwd": false, "unix:///run/docker.sock": false, "gopher://8.8.8.8/": false,
 	} {
 		u, err := url.Parse(raw)
 		if err != nil {
