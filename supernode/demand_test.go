@@ -1,6 +1,7 @@
 package supernode
 
 import (
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -163,6 +164,49 @@ func TestReplicasFollowDemand(t *testing.T) {
 	}
 	if len(w.core.tasks.read) != 0 {
 		t.Error("a task that nobody reads is still looked at")
+	}
+}
+
+// A seed that makes up demand for a task gets it eight seeds and no site, and no
+// more memory than readers have; when it tires of it they go, and what others read
+// is as it was.
+func TestFalseDemand(t *testing.T) {
+	w := newWorld(t, Config{Beat: 5 * time.Second})
+	p := distinct(40)
+	made, honest := content.TaskID{7}, content.TaskID{8}
+	lie := func(from uint64) {
+		d := report.Demand{Task: made, Bytes: math.MaxInt64}
+		for i := range uint64(500) {
+			d.Readers = append(d.Readers, from+i)
+		}
+		w.beat(p[:20]...)
+		if !w.core.report(p[0], report.Report{Demand: []report.Demand{d}}, w.now) {
+			t.Fatal("no place for a report")
+		}
+	}
+	w.beat(p[:20]...)
+	w.report(p[0], made, 4)
+	w.report(p[1], honest, 4)
+	w.step(0)
+	for n := range uint64(40) {
+		lie(1000 * n)
+		w.step(100 * time.Millisecond)
+		if a, b := len(w.assigns[made].Seeds), len(w.assigns[honest].Seeds); a < 2 || a > 8 || b != 2 {
+			t.Fatalf("%d seeds of what is made up, %d of another", a, b)
+		}
+	}
+	if a := len(w.assigns[made].Seeds); a != 8 {
+		t.Errorf("%d seeds: the made up demand was not heard, and nothing was tested", a)
+	}
+	if known, _ := w.core.tasks.byID.Peek(made); len(known.flow.now.readers) > maxWindowReaders || len(known.wish.Sites) != 0 {
+		t.Errorf("%d readers are counted, sites %v", len(known.flow.now.readers), known.wish.Sites)
+	}
+	for range 40 {
+		w.beat(p[:20]...)
+		w.step(5 * time.Second)
+	}
+	if a := len(w.assigns[made].Seeds); a != 2 {
+		t.Errorf("%d seeds after the last lie", a)
 	}
 }
 
