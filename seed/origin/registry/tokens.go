@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -93,25 +94,38 @@ func (t *Tokens) Fetch(ctx context.Context, u *url.URL, c Challenge, do Do) (str
 	if err != nil {
 		return "", fmt.Errorf("get a token of %s: %w", realm.Host, err)
 	}
-	var answer struct {
-		Token       string `json:"token"`
-		AccessToken string `json:"access_token"`
-		ExpiresIn   int64  `json:"expires_in"`
-	}
-	if err := json.Unmarshal(text, &answer); err != nil {
+	got, life, err := readToken(text)
+	if err != nil {
 		return "", fmt.Errorf("get a token of %s: %w", realm.Host, err)
 	}
-	if answer.Token == "" {
-		answer.Token = answer.AccessToken
-	}
-	if answer.Token == "" || strings.ContainsFunc(answer.Token, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-		return "", fmt.Errorf("get a token of %s: there is none in its answer", realm.Host)
-	}
-	life := defaultLife
-	if answer.ExpiresIn > 0 {
-		life = time.Duration(min(answer.ExpiresIn, 24*60*60)) * time.Second
-	}
 	// Not to its last moment: a request takes its time.
-	t.kept.Add(name, token{text: answer.Token, until: t.now().Add(life * 9 / 10)})
-	return "Bearer " + answer.Token, nil
+	t.kept.Add(name, token{text: got, until: t.now().Add(life * 9 / 10)})
+	return "Bearer " + got, nil
+}
+
+// readToken reads an authorization server's answer: the token, and how long it is
+// good. Names are compared as they are, where encoding/json would take "Token" for
+// "token", which other services of a cloud call secrets.
+func readToken(answer []byte) (text string, life time.Duration, err error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(answer, &fields); err != nil {
+		return "", 0, err
+	}
+	var seconds int64
+	var other string
+	for name, to := range map[string]any{"token": &text, "access_token": &other, "expires_in": &seconds} {
+		if value, ok := fields[name]; ok {
+			if err := json.Unmarshal(value, to); err != nil {
+				return "", 0, fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	text = cmp.Or(text, other)
+	if text == "" || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return "", 0, errors.New("there is none in its answer")
+	}
+	if seconds <= 0 {
+		return text, defaultLife, nil
+	}
+	return text, time.Duration(min(seconds, 24*60*60)) * time.Second, nil
 }

@@ -131,6 +131,7 @@ func TestTokensRefused(t *testing.T) {
 		"redirect":      {status: 302, body: `{"token":"x"}`},
 		"no JSON":       {status: 200, body: `hello`},
 		"no token":      {status: 200, body: `{}`},
+		"other letters": {status: 200, body: `{"Token":"secret","ACCESS_TOKEN":"secret"}`},
 		"header inside": {status: 200, body: `{"token":"x\r\nHost: y"}`},
 		"huge":          {status: 200, body: `{"token":"` + strings.Repeat("x", maxAnswer) + `"}`},
 		"unreachable":   {err: down},
