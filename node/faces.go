@@ -17,6 +17,7 @@ import (
 	"github.com/p2pnode/p2pnode/node/admin"
 	"github.com/p2pnode/p2pnode/node/host"
 	"github.com/p2pnode/p2pnode/node/proxy"
+	"github.com/p2pnode/p2pnode/seed/origin"
 )
 
 // listen binds an HTTP face.
@@ -55,7 +56,7 @@ func (n *Node) faces() []func(context.Context) error {
 	cfg := n.cfg
 	handler := proxy.New(n.web.proxyConfig(proxy.Config{
 		Opener: opener{files: n.files, touched: n.touched(), whole: n.cfg.Fill == FillWhole}, Filter: n.filters.Current, Rules: n.rules, Access: n.access,
-		DialRemote: n.policy.DialContext(new(net.Dialer)), Self: n.isSelf,
+		DialLocal: dialUnder(origin.AnywhereBut(n.isOwn)), DialRemote: dialUnder(n.policy), Self: n.isSelf,
 		Name: "p2pnode-" + n.self.String(), Logger: cfg.Logger, Registerer: cfg.Registerer,
 	}))
 	var (
@@ -77,6 +78,18 @@ func (n *Node) faces() []func(context.Context) error {
 	return []func(context.Context) error{
 		proxy.NewServer(handler, proxyListener).Run,
 		admin.NewServer(n.adminListener, api, cfg.Logger).Run,
+	}
+}
+
+// dialUnder connects clients to what a policy admits.
+func dialUnder(p *origin.Policy) proxy.DialFunc {
+	dial := p.DialContext(new(net.Dialer))
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if errors.Is(err, origin.ErrForbiddenTarget) {
+			err = fmt.Errorf("%w: %w", proxy.ErrForbidden, err)
+		}
+		return conn, err
 	}
 }
 
@@ -108,6 +121,13 @@ func (n *Node) isOwn(ap netip.AddrPort) bool {
 	if n.isSelf(ap.String()) {
 		return true
 	}
+	to := ap.Addr()
+	switch to { // what the kernel makes of them
+	case netip.IPv4Unspecified():
+		to = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case netip.IPv6Unspecified():
+		to = netip.IPv6Loopback()
+	}
 	hosts := []*host.Host{n.host}
 	if n.embedded != nil {
 		hosts = append(hosts, n.embedded.host)
@@ -122,7 +142,8 @@ func (n *Node) isOwn(ap netip.AddrPort) bool {
 			if err != nil || !ok || tcp.Port != int(ap.Port()) {
 				continue
 			}
-			if at := tcp.AddrPort().Addr().Unmap(); at == ap.Addr() || at.IsUnspecified() && (ap.Addr().IsLoopback() || isOwnAddr(ap.Addr())) {
+			at := tcp.AddrPort().Addr().Unmap()
+			if at == to || at.IsUnspecified() && (to.IsLoopback() || isOwnAddr(to)) {
 				return true
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -93,7 +92,6 @@ func (w web) transport(dial proxy.DialFunc) http.RoundTripper {
 // proxyConfig adds what is read here to the configuration of the faces.
 func (w web) proxyConfig(cfg proxy.Config) proxy.Config {
 	cfg.Registries, cfg.Intercept = w.registries, w.intercept
-	cfg.DialLocal = new(net.Dialer).DialContext
 	cfg.DirectLocal, cfg.DirectRemote = w.transport(cfg.DialLocal), w.transport(cfg.DialRemote)
 	return cfg
 }

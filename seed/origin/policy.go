@@ -30,6 +30,13 @@ type Policy struct {
 	self func(netip.AddrPort) bool // this node's own ports; nil for none
 }
 
+// AnywhereBut returns a policy that admits all addresses but a node's own ports,
+// which self reports. It is for clients who can go to those places themselves.
+func AnywhereBut(self func(netip.AddrPort) bool) *Policy {
+	all := []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+	return &Policy{prefixes: all, self: self}
+}
+
 // Within returns p with two more bounds. Where only lists anything, in the form
 // of NewPolicy's allow, no other host is asked, be its address open or not. self
 // reports the node's own ports: nothing opens them, for who is asked to fetch
