@@ -40,7 +40,9 @@
 //     own credentials. Where the registry cannot be reached or is over its
 //     limits, anonymous clients get what the tag was when it last answered.
 //   - Clients without credentials get what an anonymous token opens without
-//     fetching one; else they get the registry's own challenge.
+//     fetching one; else they get the registry's own challenge. A token is got of
+//     the registry's host, as the client could, and of all others only where a
+//     remote client could: a registry does not choose whom this machine asks.
 //   - Errors have the specification's JSON form, with the same texts.
 //
 // A CONNECT is a tunnel, in which nothing is seen, unless Interception lists its

@@ -3,11 +3,13 @@ package proxy
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -396,6 +398,48 @@ func TestMirrorRules(t *testing.T) {
 	wantStatus(t, res, 200)
 	if body != f.manifest || len(swarm.requests()) != 0 {
 		t.Errorf("got %q, the swarm was asked %+v", body, swarm.requests())
+	}
+}
+
+// A token is had where the client could go, on the host that he has named, and else
+// where a remote client could.
+func TestMirrorRealm(t *testing.T) {
+	rules, err := NewRules([]Rule{{Hosts: []string{"blocked.test"}, Action: ActionBlock}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	named, remote := answered{}, answered{&http.Response{}}
+	h := New(Config{Rules: rules, DirectRemote: remote, Self: func(hostport string) bool { return hostport == "r.test:65001" }})
+	defer h.closeIdle()
+	a := anonymousTransport{h: h, base: named}
+	for _, c := range []struct {
+		from, realm string
+		want        http.RoundTripper // nil: it is not asked for
+	}{
+		{"https://r.test/v2/a/tags/list", "https://r.test/token", named},
+		{"https://r.test/v2/a/tags/list", "https://R.test:5001/token?x=y", named},
+		{"https://r.test/v2/a/tags/list", "http://r.test/latest/meta-data/", remote},
+		{"https://r.test/v2/a/tags/list", "https://auth.r.test/token", remote},
+		{"https://r.test/v2/a/tags/list", "https://127.0.0.1/token", remote},
+		{"https://r.test:65001/v2/a/tags/list", "https://r.test/token", named},
+		{"https://r.test/v2/a/tags/list", "https://r.test:65001/token", nil},
+		{"http://r.test:80/v2/a/tags/list", "http://r.test:65001/token", nil},
+		{"https://r.test/v2/a/tags/list", "https://blocked.test/token", nil},
+		{"https://r.test/v2/a/tags/list", "https://u:p@r.test/", nil},
+		{"http://10.0.0.1:5000/v2/a/tags/list", "http://10.0.0.1:5001/token", named},
+		{"http://10.0.0.1:5000/v2/a/tags/list", "https://10.0.0.1/token", named},
+		{"http://10.0.0.1:5000/v2/a/tags/list", "http://10.0.0.11/token", remote},
+		{"http://10.0.0.1:5000/v2/a/tags/list", "http://169.254.169.254/latest/", remote},
+		{"http://localhost:5000/v2/a/tags/list", "http://127.0.0.1:5000/token", remote},
+	} {
+		from, err1 := url.Parse(c.from)
+		realm, err2 := url.Parse(c.realm)
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := a.toRealm(from, realm); got != c.want || (err == nil) != (c.want != nil) {
+			t.Errorf("%s, asked for by %s: by %+v, %v, want %+v", c.realm, c.from, got, err, c.want)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/seed/origin/registry"
 )
 
@@ -25,13 +26,13 @@ func (h *Handler) relay(x *exchange, t target) {
 
 // anonymous returns the transport to registries of an exchange.
 func (h *Handler) anonymous(x *exchange) http.RoundTripper {
-	return anonymousTransport{base: h.transport(x), tokens: h.mirror.tokens}
+	return anonymousTransport{h: h, base: h.transport(x)}
 }
 
 // anonymousTransport adds anonymous tokens to requests without credentials.
 type anonymousTransport struct {
-	base   http.RoundTripper
-	tokens *registry.Tokens
+	h    *Handler
+	base http.RoundTripper // to the registry, which the client has named
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -39,7 +40,7 @@ func (a anonymousTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Header.Get("Authorization") != "" {
 		return a.base.RoundTrip(r)
 	}
-	if kept, ok := a.tokens.Authorization(r.URL); ok {
+	if kept, ok := a.h.mirror.tokens.Authorization(r.URL); ok {
 		res, err := a.base.RoundTrip(withAuthorization(r, kept))
 		if err != nil || res.StatusCode != http.StatusUnauthorized {
 			return res, err
@@ -60,7 +61,7 @@ func (a anonymousTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	refused.Body = io.NopCloser(bytes.NewReader(body))
-	token, err := a.tokens.Fetch(r.Context(), r.URL, challenge, a.get)
+	token, err := a.h.mirror.tokens.Fetch(r.Context(), r.URL, challenge, a.get(r.URL))
 	if err != nil {
 		return refused, nil //nolint:nilerr // the client may have credentials of its own
 	}
@@ -72,10 +73,45 @@ func (a anonymousTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return refused, nil
 }
 
-// get implements registry.Do.
-func (a anonymousTransport) get(ctx context.Context, u *url.URL) (*http.Response, error) {
-	req := &http.Request{Method: http.MethodGet, URL: u, Host: u.Host, Header: http.Header{"Accept": {"application/json"}}}
-	return a.base.RoundTrip(req.WithContext(ctx))
+// get returns what asks for a token that a registry wants.
+func (a anonymousTransport) get(from *url.URL) registry.Do {
+	return func(ctx context.Context, realm *url.URL) (*http.Response, error) {
+		transport, err := a.toRealm(from, realm)
+		if err != nil {
+			return nil, err
+		}
+		req := &http.Request{Method: http.MethodGet, URL: realm, Host: realm.Host, Header: http.Header{"Accept": {"application/json"}}}
+		return transport.RoundTrip(req.WithContext(ctx))
+	}
+}
+
+// toRealm returns what carries the request for a token. Where it is had is the
+// registry's word, not the client's, who has not even seen it: the host that the
+// client has named is asked as he could ask it, on any of its ports, all others
+// as for a remote client, under the policy. A registry with a certificate is the
+// host of that name for https alone, since the name may lead elsewhere by the next
+// connection (DNS rebinding). Where a token is not had so, the client gets the
+// challenge, and may follow it himself.
+func (a anonymousTransport) toRealm(from, realm *url.URL) (http.RoundTripper, error) {
+	named, err := content.NewTask(from.String(), content.Filter{})
+	if err != nil {
+		return nil, err
+	}
+	task, err := content.NewTask(realm.String(), content.Filter{})
+	if err != nil {
+		return nil, err
+	}
+	if a.h.cfg.Self(hostPort(task.URL)) {
+		return nil, errLoop
+	}
+	asked := Asked{Method: http.MethodGet, URL: task.URL, Host: HostOf(task.URL), Size: SizeNone}
+	if rule, _, _ := a.h.cfg.Rules.Decide(asked); rule.Action == ActionBlock {
+		return nil, errBlocked
+	}
+	if asked.Host == HostOf(named.URL) && (realm.Scheme == from.Scheme || realm.Scheme == "https") {
+		return a.base, nil
+	}
+	return a.h.cfg.DirectRemote, nil
 }
 
 func withAuthorization(r *http.Request, field string) *http.Request {
