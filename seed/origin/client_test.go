@@ -120,6 +120,9 @@ func TestGetUncacheable(t *testing.T) {
 		"Set-Cookie":                    {ok206 + "Set-Cookie: a=b\n\n" + ten, "cookie"},
 		"Vary on more":                  {ok206 + "Vary: Accept-Encoding, User-Agent\n\n" + ten, "user-agent"},
 		"Vary on everything":            {ok206 + "Vary: *\n\n" + ten, "*"},
+		"an ETag that is no UTF-8":      {"206 Partial Content\nETag: \"\xe9\"\nContent-Range: bytes 10-19/100\n\n" + ten, "UTF-8"},
+		"a type that is no UTF-8":       {ok206 + "Content-Type: text/plain; x=\xe9\n\n" + ten, "UTF-8"},
+		"too long Cache-Control":        {ok206 + "Cache-Control: " + strings.Repeat("x", content.MaxFields) + "\n\n" + ten, "at most"},
 		"gzip though not accepted":      {ok206 + "Content-Encoding: gzip\n\n" + ten, "gzip"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,44 +1,116 @@
 package origin
 
 import (
+	"bufio"
+	"bytes"
+	"errors"
 	"net/http"
 	"net/netip"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/p2pnode/p2pnode/internal/content"
 )
 
-// FuzzAnswer: whatever an origin writes into its header, what is taken of it
-// lies in the file and in what was asked.
-func FuzzAnswer(f *testing.F) {
-	f.Add("bytes 0-99/1000", "max-age=60, private", "17", "identity", int64(100), uint16(206), int64(0), int64(100))
-	f.Add("bytes 5-4/*", "no-store", "Wed, 21 Oct 2015 07:28:00 GMT", "gzip", int64(-1), uint16(200), int64(7), int64(3))
-	f.Add("bytes 9223372036854775806-9223372036854775807/9223372036854775807", "", "-1", "", int64(0), uint16(206), int64(1)<<62, int64(1))
+// FuzzJudge: whatever an origin answers, what is taken of it lies in the file and
+// in what was asked, is for everybody, and can be said to peers; what is not taken
+// is so for a reason that callers know.
+func FuzzJudge(f *testing.F) {
+	const ok, part = "HTTP/1.1 200 OK\r\n", "HTTP/1.1 206 Partial Content\r\n"
+	for _, s := range []string{
+		ok + "Content-Length: 1000\r\nETag: \"v1\"\r\nAge: 17\r\nCache-Control: max-age=60\r\nAccept-Ranges: none\r\n\r\n",
+		ok + "Content-Length: 5\r\nLast-Modified: Wed, 21 Oct 2015 07:28:00 GMT\r\nConnection: X-One, close\r\nX-One: 1\r\nX-Two: 2\r\nExpires: 0\r\n\r\n",
+		ok + "Transfer-Encoding: chunked\r\nETag: \"v1\"\r\n\r\n0\r\n\r\n",
+		ok + "ETag: W/\"v1\"\r\nContent-Length: 0\r\nVary: Accept-Encoding, Cookie\r\nSet-Cookie: a=b\r\n\r\n",
+		ok + "ETag: \"\xe9\"\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\n",
+		part + "Content-Range: bytes 0-99/1000\r\nContent-Length: 100\r\nETag: \"v1\"\r\nContent-MD5: x\r\n\r\n",
+		part + "Content-Range: bytes 9223372036854775806-9223372036854775807/9223372036854775807\r\nETag: \"v1\"\r\n\r\n",
+		part + "Content-Range: bytes 5-4/*\r\nCache-Control: private=\"x\", no-store\r\nContent-Type: multipart/byteranges\r\n\r\n",
+		"HTTP/1.1 302 Found\r\nLocation: https://other/?sig=1\r\nRetry-After: Wed, 21 Oct 2099 07:28:00 GMT\r\n\r\n",
+		"HTTP/1.0 503 x\r\nRetry-After: 99999999999\r\nWww-Authenticate: Basic\r\n\r\n",
+	} {
+		f.Add([]byte(s), int64(0), int64(100), uint8(0))
+		f.Add([]byte(s), int64(0), int64(0), uint8(1))
+		f.Add([]byte(s), int64(7), int64(1)<<62, uint8(6))
+	}
 	now := time.Unix(1_800_000_000, 0)
-	f.Fuzz(func(t *testing.T, contentRange, cacheControl, number, coding string, length int64, status uint16, off, n int64) {
+	c := &Client{cfg: Config{Now: func() time.Time { return now }}}
+	known, digest := mustGen(1000), "sha256:"+strings.Repeat("0", 64)
+	f.Fuzz(func(t *testing.T, raw []byte, off, n int64, how uint8) {
 		if off < 0 || n < 0 || off > 1<<62 || n > 1<<62 {
 			return
 		}
-		asked := content.Range{Off: off, Len: n}
-		a := &http.Response{Request: &http.Request{Method: http.MethodGet}, ProtoMajor: 1, StatusCode: int(status), ContentLength: length, Header: http.Header{
-			"Content-Range": {contentRange}, "Cache-Control": {cacheControl}, "Age": {number}, "Retry-After": {number}, "Content-Encoding": {coding},
-		}}
-		if d := retryAfter(number, now); d < 0 || d > 24*time.Hour {
-			t.Errorf("Retry-After %q is %v", number, d)
+		r := Request{Range: content.Range{Off: off, Len: n}}
+		req := &http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: "origin", Path: "/f", RawQuery: "token=hunter2"}}
+		if how&1 != 0 {
+			req.Method = http.MethodHead
 		}
-		if d := ageOf(a.Header); d < 0 {
-			t.Errorf("Age %q is %v", number, d)
+		if how&2 != 0 {
+			r.Expect, r.Size = known, 1000
 		}
-		_, _ = shareable(a.Header, ""), shareable(a.Header, "sha256:")
-		size, rng, err := held(a, Request{Range: asked}, asked)
+		if how&4 != 0 {
+			r.Digest, r.Known, r.Size = digest, content.DigestGeneration(digest), 1000
+		}
+		a, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(raw)), req)
 		if err != nil {
 			return
 		}
-		if rng.Off < 0 || rng.Len < 0 || size >= 0 && rng.End() > size || status == http.StatusPartialContent && !asked.Contains(rng) {
-			t.Errorf("took %v of %d bytes, asked for %v", rng, size, asked)
+		resp, err := c.judge(&answer{Response: a, sent: now}, r, r.Range)
+		var status *StatusError
+		switch {
+		case errors.As(err, &status):
+			if status.RetryAfter < 0 || status.RetryAfter > 24*time.Hour || status.Status < 300 || strings.Contains(err.Error(), "hunter2") {
+				t.Fatalf("%+v", status)
+			}
+			return
+		case err != nil:
+			if !errors.Is(err, ErrUncacheable) && (!errors.Is(err, ErrChanged) || r.Expect.IsZero()) {
+				t.Fatalf("error of another kind: %v", err)
+			}
+			return
 		}
+		checkJudged(t, resp, a, r)
 	})
+}
+
+// checkJudged checks what was taken of an answer.
+func checkJudged(t *testing.T, resp *Response, a *http.Response, r Request) {
+	meta, rng := resp.Meta, resp.Range
+	if meta.Size < 0 && (meta.Size != -1 || !meta.Sequential || rng != content.Range{Len: content.OpenSize}) ||
+		meta.Size >= 0 && !(content.Range{Len: meta.Size}).Contains(rng) || rng.Off < 0 || rng.Len < 0 ||
+		a.StatusCode == http.StatusPartialContent && !r.Range.Contains(rng) || a.StatusCode == http.StatusOK && rng.Off != 0 {
+		t.Errorf("took %v of %d bytes, asked for %v", rng, meta.Size, r.Range)
+	}
+	if meta.Generation.IsZero() || !r.Expect.IsZero() && meta.Generation != r.Expect {
+		t.Errorf("generation %s, wanted %s", meta.Generation, r.Expect)
+	}
+	if err := meta.Fields.Check(); err != nil {
+		t.Errorf("fields that peers refuse: %v", err)
+	}
+	for _, name := range strings.Split(a.Header.Get("Connection"), ",") {
+		if v := meta.Fields.Get(strings.TrimSpace(name)); v != "" {
+			t.Errorf("took a field of the connection: %s: %s", name, v)
+		}
+	}
+	for _, v := range []string{meta.ETag, meta.LastModified, meta.ContentType, resp.CacheControl} {
+		if !utf8.ValidString(v) || strings.ContainsFunc(v, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+			t.Errorf("took the field value %q", v)
+		}
+	}
+	if resp.Age < 0 {
+		t.Errorf("age %v", resp.Age)
+	}
+	for _, d := range strings.Split(strings.ToLower(resp.CacheControl), ",") {
+		if d = strings.TrimSpace(d); d == "private" || d == "no-store" || d == "no-cache" {
+			t.Errorf("took what says %q", resp.CacheControl)
+		}
+	}
+	if r.Digest == "" && a.Header.Get("Set-Cookie") != "" || a.Header.Get("Content-Encoding") == "gzip" {
+		t.Errorf("took what is for one client: %v", a.Header)
+	}
 }
 
 // FuzzPolicy: no spelling of a private or loopback address is let through.
