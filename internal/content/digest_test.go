@@ -38,3 +38,25 @@ func TestDigest(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParseDigest: a digest has one form, which is what its Digester writes.
+func FuzzParseDigest(f *testing.F) {
+	for _, s := range []string{"sha256:" + strings.Repeat("Ab", 32), "SHA512:" + strings.Repeat("09", 64), "sha256:\u212a", "sha256::", "md5:00"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := ParseDigest(s)
+		if err != nil {
+			if d != "" || IsDigest(s) {
+				t.Fatalf("%q is %q, a digest: %v, beside %v", s, d, IsDigest(s), err)
+			}
+			return
+		}
+		if again, err := ParseDigest(d); err != nil || again != d || !IsDigest(d) || IsDigest(s) != (s == d) || !strings.EqualFold(s, d) {
+			t.Fatalf("%q is %q, and that %q, %v", s, d, again, err)
+		}
+		if got := NewDigester(d).Digest(); len(got) != len(d) || !IsDigest(got) {
+			t.Fatalf("%q is computed as %q", d, got)
+		}
+	})
+}

@@ -45,11 +45,11 @@ var signatureForms = []signatureForm{
 // its holder read what the rest of the URL names: it is a credential, and no
 // part of a file's name.
 func SplitSignature(raw string) (bare string, signed bool) {
-	head, rest, ok := strings.Cut(raw, "?")
-	if !ok {
-		return raw, false
+	whole, fragment, ok := strings.Cut(raw, "#") // which may have a ? of its own
+	if ok {
+		fragment = "#" + fragment
 	}
-	query, fragment, _ := strings.Cut(rest, "#")
+	head, query, _ := strings.Cut(whole, "?")
 	kept, signed := splitQuery(query)
 	if !signed {
 		return raw, false
@@ -57,10 +57,7 @@ func SplitSignature(raw string) (bare string, signed bool) {
 	if kept != "" {
 		head += "?" + kept
 	}
-	if fragment != "" {
-		head += "#" + fragment
-	}
-	return head, true
+	return head + fragment, true
 }
 
 // splitQuery takes a signature out of a query.

@@ -1,6 +1,8 @@
 package content
 
 import (
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -46,11 +48,13 @@ func TestNoSignature(t *testing.T) {
 		"private_token=glpat":                "private_token",
 		"API%5Fkey=1":                        "api_key",
 		"X-Amz-Signature=ab&access_token=st": "access_token",
+		"#?a&x-goog-signature":               "",
 	} {
 		raw := "https://h/p"
-		if query != "" {
-			raw += "?" + query
+		if query != "" && query[0] != '#' {
+			raw += "?"
 		}
+		raw += query
 		bare, signed := SplitSignature(raw)
 		if want := strings.Contains(query, "Amz-Signature"); signed != want || !signed && bare != raw {
 			t.Errorf("%s: %s, %v", raw, bare, signed)
@@ -68,4 +72,43 @@ func TestURLErrorsTellNoSecret(t *testing.T) {
 			t.Errorf("%q: %v", raw, err)
 		}
 	}
+}
+
+// FuzzSplitSignature: what is left of a URL is not signed, and is a part of it;
+// it names the same task, which tells nothing of the signature.
+func FuzzSplitSignature(f *testing.F) {
+	for _, raw := range []string{
+		"https://h/p?versionId=7&X-Amz-Date=1&X%2damz-Signature=ab#f", "http://h/?Signature=hunter2&Expires=1&OSSAccessKeyId=k&sig=1&sv=2&se=3",
+		"https://h/?sig=1&sig=2&%73v=&SI", "http://h/?x-amz-signature#?&x-goog-signature", "http://h/?&&x-goog-signature=1&;", "https://h:x/?x-amz-signature=hunter2",
+	} {
+		f.Add(raw)
+	}
+	f.Fuzz(func(t *testing.T, raw string) {
+		bare, signed := SplitSignature(raw)
+		if signed == (bare == raw) {
+			t.Fatalf("%q is signed: %v, without its signature %q", raw, signed, bare)
+		}
+		if again, still := SplitSignature(bare); still || again != bare {
+			t.Fatalf("%q without its signature is %q, of that %q", raw, bare, again)
+		}
+		task, err := NewTask(raw, Filter{})
+		if err != nil {
+			return
+		}
+		if _, signed := SplitSignature(task.URL); signed {
+			t.Fatalf("%q names the task %q", raw, task.URL)
+		}
+		if of, err := NewTask(bare, Filter{}); err != nil || of != task {
+			t.Fatalf("%q names %+v, without its signature %+v, %v", raw, task, of, err)
+		}
+		u, err := url.Parse(task.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, pair := range strings.Split(u.RawQuery, "&") {
+			if name := parameter(pair); slices.Contains([]string{"x-amz-signature", "x-goog-signature"}, name) {
+				t.Fatalf("%q names %q", raw, task.URL)
+			}
+		}
+	})
 }
