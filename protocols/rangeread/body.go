@@ -151,7 +151,7 @@ func (b *Body) header(n int) error {
 	if !bytes.Equal(raw, cn.rawHeader) || n == 0 {
 		cn.rawHeader = cn.rawHeader[:0]
 		var m pb.Header
-		if err := unmarshal(raw, &m); err != nil {
+		if err := unmarshal(raw, &m, bytesField(9)); err != nil {
 			return err
 		}
 		cn.header, err = unmarshalHeader(&m, b.peer)

@@ -97,10 +97,16 @@ func (s *scratch) read(br *bufio.Reader, n int, m proto.Message) error {
 	if err != nil {
 		return err
 	}
-	return unmarshal(b, m)
+	return unmarshal(b, m, 0)
 }
 
-func unmarshal(b []byte, m proto.Message) error {
+// unmarshal decodes a message by the generated code; for nested see countFields.
+func unmarshal(b []byte, m proto.Message, nested uint64) error {
+	if len(b) > 2*maxFields { // a field has two bytes
+		if _, err := countFields(b, nested); err != nil {
+			return err
+		}
+	}
 	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(b, m); err != nil {
 		return fmt.Errorf("%w: %w", ErrProtocol, err)
 	}

@@ -88,6 +88,9 @@ func record(t testing.TB, h Handler, from peer.ID, req Request) []byte {
 	return st.out.Bytes()
 }
 
+// errNeither: a stream must be kept or reset.
+var errNeither = errors.New("the stream was neither kept nor reset, or both")
+
 // play has a client read an answer as if it came from peer from. reused says
 // that the stream may serve again.
 func play(c *Client, from peer.ID, req Request, answer []byte) (r result, reused bool, err error) {
@@ -108,7 +111,7 @@ func play(c *Client, from peer.ID, req Request, answer []byte) (r result, reused
 	delete(c.peers, from)
 	c.mu.Unlock()
 	if reused == st.reset {
-		return r, reused, errors.New("a stream must be kept or reset")
+		return r, reused, errNeither
 	}
 	return r, reused, err
 }

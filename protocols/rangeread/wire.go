@@ -63,6 +63,30 @@ func (f *fields) next() bool {
 	return true
 }
 
+// maxFields bounds the fields of a message, those of the messages in it included,
+// that the generated code decodes: it makes of an empty one of two bytes a struct
+// of a hundred. Ours have at most 305.
+const maxFields = 1024
+
+// countFields returns how many fields a message has. Those with the tag nested
+// hold messages, whose fields count too. More than maxFields are an error.
+func countFields(b []byte, nested uint64) (n int, err error) {
+	f := fields{rest: b}
+	for f.next() {
+		if n++; f.tag == nested {
+			inner, err := countFields(f.bytes, 0)
+			if err != nil {
+				return 0, err
+			}
+			n += inner
+		}
+		if n > maxFields {
+			return 0, fmt.Errorf("%w: message of more than %d fields", ErrProtocol, maxFields)
+		}
+	}
+	return n, f.err
+}
+
 // encoder appends fields to a message, in the order of their numbers. Fields
 // with the zero value are left out.
 type encoder []byte
@@ -191,7 +215,7 @@ func (p *proof) append(b []byte) []byte {
 func decodeRequest(b []byte) (Request, error) {
 	var r Request
 	var named bool
-	var origin *pb.Origin
+	var origin merged
 	for f := (fields{rest: b}); ; {
 		if !f.next() {
 			if f.err != nil {
@@ -222,10 +246,7 @@ func decodeRequest(b []byte) (Request, error) {
 			}
 			r.Grant = append([]byte(nil), f.bytes...)
 		case bytesField(9):
-			if origin == nil {
-				origin = new(pb.Origin)
-			}
-			err = proto.UnmarshalOptions{DiscardUnknown: true, Merge: true}.Unmarshal(f.bytes, origin)
+			err = origin.merge(f.bytes)
 		case bytesField(10):
 			err = r.decodeMapVersion(f.bytes)
 		}
@@ -236,13 +257,33 @@ func decodeRequest(b []byte) (Request, error) {
 	if !named {
 		return r, fmt.Errorf("%w: request without a task", ErrProtocol)
 	}
-	if origin != nil {
+	if origin.Origin != nil {
 		var err error
-		if r.Origin, err = unmarshalOrigin(origin); err != nil {
+		if r.Origin, err = unmarshalOrigin(origin.Origin); err != nil {
 			return r, fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
 	}
 	return r, nil
+}
+
+// merged is an Origin of one field or more.
+type merged struct {
+	*pb.Origin     // nil before the first
+	fields     int // of all that were merged
+}
+
+func (m *merged) merge(b []byte) error {
+	n, err := countFields(b, bytesField(2))
+	if err != nil {
+		return err
+	}
+	if m.fields += n; m.fields > maxFields {
+		return fmt.Errorf("origin of more than %d fields", maxFields)
+	}
+	if m.Origin == nil {
+		m.Origin = new(pb.Origin)
+	}
+	return proto.UnmarshalOptions{DiscardUnknown: true, Merge: true}.Unmarshal(b, m.Origin)
 }
 
 func (r *Request) decodeFlags(b []byte) error {

@@ -9,6 +9,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"testing/quick"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/p2pnode/p2pnode/internal/content"
@@ -289,15 +291,66 @@ func FuzzProof(f *testing.F) {
 	})
 }
 
-// FuzzAnswer feeds a reader any bytes for an answer. None may crash it or yield
-// a byte that is not the file's.
-func FuzzAnswer(f *testing.F) {
+// A message of more fields than any of ours is refused before the generated code
+// makes structs of them.
+func TestFieldsAreBounded(t *testing.T) {
+	key, id := seedKey(t, 1)
+	m := newMemory(t, 1000, key, id)
+	c := NewClient(ClientConfig{Trusted: m.trusted})
+	unknown := func(n int) []byte { return bytes.Repeat([]byte{100<<3&0x7f | 2 | 0x80, 100 << 3 >> 7, 0}, n) }
+	nested := func(n, of int) []byte {
+		b := protowire.AppendTag(nil, protowire.Number(n), protowire.BytesType)
+		return protowire.AppendBytes(b, append(protowire.AppendBytes([]byte{1<<3 | 2}, []byte(id)), bytes.Repeat([]byte{2<<3 | 2, 1, 4}, of)...))
+	}
+	h := Header{Meta: m.meta}
+	for _, tc := range []struct {
+		name string
+		more []byte
+		ok   bool
+	}{
+		{"few", unknown(1000), true},
+		{"many", unknown(1025), false},
+		{"many in a holder", nested(100, 2000), true}, // not a holder for us
+		{"many addresses", nested(9, 1025), false},
+		{"many addresses of two holders", append(nested(9, 600), nested(9, 600)...), false},
+	} {
+		b, err := h.append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := append(appendFrame(nil, kindHeader, append(b, tc.more...)), byte(kindEnd), 0)
+		if _, _, err := play(c, id, m.request(0, 0), answer); (err == nil) != tc.ok || err != nil && !strings.Contains(err.Error(), "fields") {
+			t.Errorf("header with %s: %v", tc.name, err)
+		}
+	}
+	r := requests(t)["full"]
+	for n, ok := range map[int]bool{300: true, 600: false} { // and as many again
+		b, err := r.append(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			b = append(protowire.AppendTag(b, 9, protowire.BytesType), protowire.AppendBytes(nil, unknown(n))...)
+		}
+		if _, err := decodeRequest(b); (err == nil) != ok || err != nil && !errors.Is(err, ErrProtocol) {
+			t.Errorf("origin with two times %d fields: %v", n, err)
+		}
+	}
+}
+
+func addAnswers(f *testing.F) {
 	for _, v := range frametest.Read(f) {
 		for small := range 3 {
 			f.Add(v.Bytes, int64(content.LeafSize-1), int64(1), small == 0)
 			f.Add(v.Bytes, int64(content.LeafSize), int64(5), small == 1)
 		}
 	}
+}
+
+// FuzzAnswer feeds a reader any bytes for an answer. None may crash it or yield
+// a byte that is not the file's.
+func FuzzAnswer(f *testing.F) {
+	addAnswers(f)
 	key, id := seedKey(f, 1)
 	m := newMemory(f, content.LeafSize+5, key, id)
 	c := NewClient(ClientConfig{Trusted: m.trusted})
@@ -311,6 +364,38 @@ func FuzzAnswer(f *testing.F) {
 		r, _, err := play(c, "another", req, answer)
 		if len(r.data) > 0 && (r.off < 0 || r.off+int64(len(r.data)) > m.meta.Size || !bytes.Equal(r.data, m.data[r.off:r.off+int64(len(r.data))])) {
 			t.Fatalf("%d wrong bytes at %d, error %v", len(r.data), r.off, err)
+		}
+		if errors.Is(err, errNeither) {
+			t.Fatal(err)
+		}
+	})
+}
+
+// FuzzSignersAnswer does so as the signer, who may say what the bytes are, but
+// not yield any that were not asked for or that lie behind the file's end, nor
+// leave out some.
+func FuzzSignersAnswer(f *testing.F) {
+	addAnswers(f)
+	key, id := seedKey(f, 1)
+	m := newMemory(f, content.LeafSize+5, key, id)
+	c := NewClient(ClientConfig{Trusted: m.trusted})
+	f.Fuzz(func(t *testing.T, answer []byte, off, n int64, small bool) {
+		if off < 0 || n < 0 {
+			return
+		}
+		req := m.request(off, n)
+		req.Small, req.Generation = small, content.Generation{} // of any file
+		r, _, err := play(c, id, req, answer)
+		if errors.Is(err, errNeither) {
+			t.Fatal(err)
+		}
+		got := content.Range{Off: max(r.off, 0), Len: int64(len(r.data))}
+		asked, may := req.Range.Intersect(content.Range{Len: sizeOf(r.header.Size)}), req.body(r.header.Size)
+		if r.header.Size < 0 { // all of it, as far as that goes
+			asked = content.Range{}
+		}
+		if got.Len > 0 && !may.Contains(got) || err == nil && !got.Contains(asked) {
+			t.Fatalf("%s of %d bytes asked, got %s, error %v", req.Range, r.header.Size, got, err)
 		}
 	})
 }
