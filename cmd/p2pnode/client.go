@@ -47,8 +47,8 @@ func findDaemon(ctx context.Context, dataDir string) (running, error) {
 	if err != nil {
 		return running{}, fmt.Errorf("look for a daemon: %w", err)
 	}
-	var d running
-	if err := json.Unmarshal(text, &d); err != nil || d.Admin == "" {
+	d, err := readRunning(text)
+	if err != nil {
 		return running{}, fmt.Errorf("%s is damaged: restart the daemon", path)
 	}
 	if err := d.check(ctx, dataDir); err != nil {
@@ -58,6 +58,14 @@ func findDaemon(ctx context.Context, dataDir string) (running, error) {
 		return running{}, fmt.Errorf("daemon of %s (pid %d) is not at %s: %w: %w: start it with `p2pnode daemon`", dataDir, d.PID, d.Admin, err, errNoDaemon)
 	}
 	return d, nil
+}
+
+// readRunning reads a daemon.json.
+func readRunning(text []byte) (d running, err error) {
+	if err = json.Unmarshal(text, &d); err == nil && d.Admin == "" {
+		err = errors.New("it names no admin API")
+	}
+	return d, err
 }
 
 // check wants the process at the admin port to be the one of the data

@@ -73,7 +73,11 @@ func (a *app) findings(all []node.Finding, raw bool) error {
 		}
 	}
 	if raw {
-		if err := json.NewEncoder(a.stdout).Encode(all); err != nil {
+		text, err := json.Marshal(all)
+		if err == nil {
+			err = a.printJSON(text)
+		}
+		if err != nil {
 			return err
 		}
 	} else {
@@ -82,9 +86,9 @@ func (a *app) findings(all []node.Finding, raw bool) error {
 			if f.Problem {
 				mark = "!! "
 			}
-			fmt.Fprintf(a.stdout, "%s %-12s %s\n", mark, f.Check, f.Says)
+			fmt.Fprintf(a.stdout, "%s %-12s %s\n", mark, f.Check, clean(f.Says))
 			if f.Do != "" {
-				fmt.Fprintf(a.stdout, "    %-12s %s\n", "", f.Do)
+				fmt.Fprintf(a.stdout, "    %-12s %s\n", "", clean(f.Do))
 			}
 		}
 	}

@@ -179,7 +179,7 @@ func (d *download) request(ctx context.Context, gateway string, p part) (*http.R
 // reason returns the first line of an error's text, for ": " after its status.
 func reason(body io.Reader) string {
 	line, _ := bufio.NewReader(io.LimitReader(body, 300)).ReadString('\n') // what there is of it will do
-	line = strings.TrimSpace(strings.Map(printable, strings.TrimRight(line, "\r\n")))
+	line = strings.TrimSpace(clean(strings.TrimRight(line, "\r\n")))
 	if line == "" || !utf8.ValidString(line) {
 		return ""
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -168,7 +169,7 @@ func FuzzContentRange(f *testing.F) {
 }
 
 func TestBarNeverFails(t *testing.T) {
-	for _, total := range []int64{-1, 0, 3, 100} {
+	for _, total := range []int64{-1, 0, 3, 100, math.MaxInt64} {
 		var drawn bytes.Buffer
 		b := newBar(&drawn, min(2, max(total, 0)), total)
 		for range 10 {
@@ -176,6 +177,11 @@ func TestBarNeverFails(t *testing.T) {
 				t.Fatalf("total %d: wrote %d, %v", total, n, err)
 			}
 		}
+		for _, done := range []int64{math.MinInt64, -1, 1, math.MaxInt64} {
+			b.set(done, total)
+			b.set(total, done)
+		}
+		newBar(&drawn, math.MaxInt64, total).clear()
 		if err := b.Close(); err != nil || !bytes.HasSuffix(drawn.Bytes(), []byte("\n")) {
 			t.Errorf("total %d: closed with %v after %q", total, err, drawn.String())
 		}

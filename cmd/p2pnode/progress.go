@@ -9,8 +9,13 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// barPeriod is how often the progress bar is drawn.
-const barPeriod = 100 * time.Millisecond
+const (
+	// barPeriod is how often the progress bar is drawn.
+	barPeriod = 100 * time.Millisecond
+	// maxDrawn is how many bytes a bar shows, 64 TiB: it panics at rates beyond
+	// exabytes, which larger counts make in the bar's first microsecond.
+	maxDrawn = 64 << 40
+)
 
 // progress returns the writer that shows a download's progress, or nil where
 // stderr is no terminal. total is -1 where it is not known.
@@ -40,7 +45,7 @@ type bar struct {
 }
 
 func newBar(to io.Writer, have, total int64) *bar {
-	b := &bar{to: to, drawn: progressbar.NewOptions64(total,
+	b := &bar{to: to, drawn: progressbar.NewOptions64(min(total, maxDrawn),
 		progressbar.OptionSetWriter(to),
 		progressbar.OptionShowBytes(true),
 		progressbar.OptionSetWidth(30),
@@ -48,7 +53,7 @@ func newBar(to io.Writer, have, total int64) *bar {
 		progressbar.OptionSetSpinnerChangeInterval(0), // else it starts a goroutine
 	)}
 	if have > 0 {
-		_ = b.drawn.Set64(have)
+		_ = b.drawn.Set64(min(have, maxDrawn))
 	}
 	return b
 }
@@ -61,8 +66,9 @@ func (b *bar) Write(p []byte) (int, error) {
 
 // set draws a state of which both parts may change.
 func (b *bar) set(done, total int64) {
+	total = min(max(total, 1), maxDrawn)
 	b.drawn.ChangeMax64(total)
-	_ = b.drawn.Set64(done)
+	_ = b.drawn.Set64(min(max(done, 0), total))
 }
 
 // clear makes room for a line of text.

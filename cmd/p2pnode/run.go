@@ -81,7 +81,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	if err == nil {
 		return exitDone
 	}
-	fmt.Fprintln(a.stderr, "p2pnode: "+oneLine(err.Error())+hint(err))
+	a.complain(err)
 	var (
 		usage *usageError
 		field *node.FieldError
@@ -93,6 +93,11 @@ func (a *app) run(ctx context.Context, args []string) int {
 		return exitInterrupted
 	}
 	return exitFailed
+}
+
+// complain writes an error down.
+func (a *app) complain(err error) {
+	fmt.Fprintln(a.stderr, "p2pnode: "+oneLine(err.Error())+hint(err))
 }
 
 // isMultiaddr reports whether a setting is a list of multiaddrs: one that
@@ -145,11 +150,12 @@ func (a *app) root() *cobra.Command {
 	return root
 }
 
-// oneLine joins the lines of an error text.
+// oneLine joins the lines of an error text, which may quote what others sent, and
+// cleans them.
 func oneLine(s string) string {
 	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
 	for i := range lines {
-		lines[i] = strings.TrimSpace(lines[i])
+		lines[i] = clean(strings.TrimSpace(lines[i]))
 	}
 	return strings.Join(lines, "; ")
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/p2pnode/p2pnode/node"
 	"github.com/spf13/cobra"
@@ -90,17 +91,46 @@ func (a *app) showCmd(name, short, page string, table func(io.Writer, any) error
 		if err != nil {
 			return err
 		}
-		if raw {
-			_, err := fmt.Fprintf(a.stdout, "%s\n", bytes.TrimRight(body, "\n"))
-			return err
-		}
-		var value any
-		if err := json.Unmarshal(body, &value); err != nil {
+		if err := a.show(body, raw, table); err != nil {
 			return fmt.Errorf("read %s%s: %w", daemon.Admin, page, err)
 		}
-		return table(a.stdout, value)
+		return nil
 	}
 	return command
+}
+
+// show prints a page of the admin API.
+func (a *app) show(body []byte, raw bool, table func(io.Writer, any) error) error {
+	var value any
+	if err := json.Unmarshal(body, &value); err != nil {
+		return err
+	}
+	if raw {
+		return a.printJSON(body)
+	}
+	return table(a.stdout, value)
+}
+
+// printJSON prints text that is JSON, and ends the line. In its strings JSON lets
+// stand what would change a terminal, from DEL on, and what is no UTF-8: these are
+// escaped, which leaves the value as it is.
+func (a *app) printJSON(text []byte) error {
+	text = bytes.TrimRight(text, "\n")
+	out := make([]byte, 0, len(text)+1)
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		switch {
+		case r == '\r': // it can stand between values alone
+			out = append(out, ' ')
+		case r == utf8.RuneError, r > ' ' && printable(r) != r:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		default:
+			out = append(out, text[:n]...)
+		}
+		text = text[n:]
+	}
+	_, err := a.stdout.Write(append(out, '\n'))
+	return err
 }
 
 // markLocal keeps flags of one invocation out of the environment.
@@ -131,7 +161,7 @@ func fields(w io.Writer, name string, value any) {
 		return
 	}
 	for _, key := range slices.Sorted(maps.Keys(object)) {
-		fields(w, strings.TrimPrefix(name+"."+key, "."), object[key])
+		fields(w, strings.TrimPrefix(name+"."+clean(key), "."), object[key])
 	}
 }
 
@@ -139,7 +169,7 @@ func fields(w io.Writer, name string, value any) {
 func pairs(object map[string]any) string {
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(object)) {
-		out = append(out, key+"="+cell(object[key]))
+		out = append(out, clean(key)+"="+cell(object[key]))
 	}
 	return strings.Join(out, " ")
 }
@@ -209,10 +239,14 @@ func cell(value any) string {
 	case map[string]any:
 		return pairs(v)
 	}
-	return strings.Map(printable, fmt.Sprint(value))
+	return clean(fmt.Sprint(value))
 }
 
-// printable replaces what would change the terminal: URLs come from peers.
+// clean returns a text of others, such as URLs and addresses of peers, without what
+// would change the terminal.
+func clean(s string) string { return strings.Map(printable, s) }
+
+// printable replaces a control character.
 func printable(r rune) rune {
 	if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
 		return '?'

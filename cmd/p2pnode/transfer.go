@@ -80,7 +80,7 @@ func refusal(res *http.Response) error {
 	var answer struct{ Error string }
 	body, err := io.ReadAll(io.LimitReader(res.Body, maxEvent))
 	if err == nil && json.Unmarshal(body, &answer) == nil && answer.Error != "" {
-		return fmt.Errorf("the daemon answered %s: %s", res.Status, oneLine(strings.Map(printable, answer.Error)))
+		return fmt.Errorf("the daemon answered %s: %s", res.Status, oneLine(answer.Error))
 	}
 	return fmt.Errorf("the daemon answered %s: is it of this version, and no supernode alone?", res.Status)
 }
@@ -97,8 +97,7 @@ func (t *transfer) event(line []byte) error {
 	if ev.Event != "result" {
 		t.draw()
 		if t.raw {
-			_, err := fmt.Fprintf(t.a.stdout, "%s\n", line)
-			return err
+			return t.a.printJSON(line)
 		}
 		return nil
 	}
@@ -118,14 +117,14 @@ func (t *transfer) result(ev admin.Event, line []byte) error {
 	failure := ""
 	if ev.Error != "" {
 		t.failed++
-		failure = fmt.Sprintf("%s %s: %s", t.verb, strings.Map(printable, ev.URL), oneLine(strings.Map(printableLine, ev.Error)))
+		failure = fmt.Sprintf("%s %s: %s", t.verb, clean(ev.URL), oneLine(ev.Error))
 		if t.urls == 1 {
 			t.only = errors.New(failure)
 		}
 	}
 	switch {
 	case t.raw:
-		if _, err := fmt.Fprintf(t.a.stdout, "%s\n", line); err != nil {
+		if err := t.a.printJSON(line); err != nil {
 			return err
 		}
 	case failure == "":
@@ -136,14 +135,6 @@ func (t *transfer) result(ev admin.Event, line []byte) error {
 		fmt.Fprintln(t.a.stderr, "p2pnode: "+failure)
 	}
 	return nil
-}
-
-// printableLine is printable that leaves the ends of lines.
-func printableLine(r rune) rune {
-	if r == '\n' || r == '\r' {
-		return r
-	}
-	return printable(r)
 }
 
 // outcome is one line about what is there now, and where it was before.
@@ -161,13 +152,12 @@ func outcome(ev admin.Event) string {
 			}
 		}
 	}
-	return fmt.Sprintf("%s: %d bytes in %.1f s: %s", strings.Map(printable, ev.URL), sum, ev.Seconds, cmp.Or(strings.Join(from, " "), "nothing to do"))
+	return fmt.Sprintf("%s: %d bytes in %.1f s: %s", clean(ev.URL), sum, ev.Seconds, cmp.Or(strings.Join(from, " "), "nothing to do"))
 }
 
 // draw shows how much is there of all URLs that have begun.
 func (t *transfer) draw() {
-	file := t.a.terminal()
-	if file == nil || t.total == 0 {
+	if t.total == 0 {
 		return
 	}
 	done := t.done
@@ -175,6 +165,10 @@ func (t *transfer) draw() {
 		done = min(done, t.total-1) // a full bar would be taken for the end
 	}
 	if t.bar == nil {
+		file := t.a.terminal()
+		if file == nil {
+			return
+		}
 		t.bar = newBar(file, done, t.total)
 	}
 	t.bar.set(done, t.total)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"strings"
 
 	"github.com/p2pnode/p2pnode/node/admin"
 	"github.com/spf13/cobra"
@@ -85,30 +84,35 @@ func postUnpin(ctx context.Context, d running, urls []string, byteRange string) 
 	if res.StatusCode != http.StatusOK {
 		return nil, refusal(res)
 	}
+	return readUnpinned(io.LimitReader(res.Body, maxAnswer), len(urls))
+}
+
+// readUnpinned reads an answer, which has n results.
+func readUnpinned(body io.Reader, n int) ([]admin.Unpinned, error) {
 	var answer struct{ Results []admin.Unpinned }
-	if err := json.NewDecoder(io.LimitReader(res.Body, maxAnswer)).Decode(&answer); err != nil {
+	if err := json.NewDecoder(body).Decode(&answer); err != nil {
 		return nil, fmt.Errorf("read the daemon's answer: %w", err)
 	}
-	if len(answer.Results) != len(urls) {
-		return nil, fmt.Errorf("the daemon sent %d results for %d URLs", len(answer.Results), len(urls))
+	if len(answer.Results) != n {
+		return nil, fmt.Errorf("the daemon sent %d results for %d URLs", len(answer.Results), n)
 	}
 	return answer.Results, nil
 }
 
 // unpinned prints one result, and returns the error that it is.
 func (a *app) unpinned(r admin.Unpinned, raw bool) error {
-	url := strings.Map(printable, r.URL)
+	url := clean(r.URL)
 	if raw {
 		line, err := json.Marshal(r)
 		if err != nil {
 			return err
 		}
-		if _, err := fmt.Fprintf(a.stdout, "%s\n", line); err != nil {
+		if err := a.printJSON(line); err != nil {
 			return err
 		}
 	}
 	if r.Error != "" {
-		return fmt.Errorf("unpin %s: %s", url, oneLine(strings.Map(printableLine, r.Error)))
+		return fmt.Errorf("unpin %s: %s", url, oneLine(r.Error))
 	}
 	if !raw {
 		_, err := fmt.Fprintf(a.stdout, "%s: %d bytes are pinned no more\n", url, r.Bytes)
