@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"os"
 	"strconv"
@@ -79,20 +80,40 @@ func (d *download) stateName() string { return d.partName() + ".json" }
 // loadPart returns what an earlier get of the same bytes has left, or a zero
 // part.
 func (d *download) loadPart() part {
-	var p part
 	text, err := os.ReadFile(d.stateName())
-	if err != nil || !d.resume || json.Unmarshal(text, &p) != nil {
+	if err != nil || !d.resume {
 		return part{}
 	}
 	info, err := os.Stat(d.partName())
-	if err != nil || p.URL != d.url || p.Range != d.want.String() || p.Validator == "" || p.Start < 0 {
+	if err != nil {
 		return part{}
 	}
-	p.have = info.Size()
-	if p.Length >= 0 && p.have > p.Length {
+	return d.readPart(text, info.Size())
+}
+
+// readPart reads a state file, beside which there is a part file of so many bytes.
+// A state that cannot be continued is a zero part.
+func (d *download) readPart(text []byte, have int64) part {
+	var p part
+	if json.Unmarshal(text, &p) != nil || p.URL != d.url || p.Range != d.want.String() || !p.within(d.want) ||
+		p.Validator == "" || clean(p.Validator) != p.Validator || p.Length >= 0 && have > p.Length || have > math.MaxInt64-p.Start {
 		return part{}
 	}
+	p.have = have
 	return p
+}
+
+// within reports whether Start and Length can be of what is wanted.
+func (p *part) within(want byteRange) bool {
+	switch {
+	case p.Start < 0 || p.Length < -1 || p.Length > math.MaxInt64-p.Start:
+		return false
+	case !want.set:
+		return p.Start == 0
+	case want.first < 0:
+		return p.Length >= 0 && p.Length <= want.last
+	}
+	return p.Length >= 0 && p.Start == want.first && (want.last < 0 || p.Length-1 <= want.last-want.first)
 }
 
 // savePart writes the state file of a download, or removes it where there is
@@ -171,26 +192,32 @@ func (p *part) accept(d *download, res *http.Response) error {
 		return err
 	}
 	if p.have > 0 {
-		if first != p.Start+p.have || validator != p.Validator {
+		if first != p.Start+p.have || validator != p.Validator || p.Length >= 0 && last != p.Start+p.Length-1 {
 			return errChanged
 		}
 		p.Length = p.have + last - first + 1
 		return nil
 	}
-	if !d.want.set || (d.want.first >= 0 && first != d.want.first) {
+	got := part{URL: d.url, Range: d.want.String(), Validator: validator, Start: first, Length: last - first + 1}
+	if !d.want.set || !got.within(d.want) {
 		return fmt.Errorf("asked for %q and was sent %q", p.header(d.want), res.Header.Get("Content-Range"))
 	}
-	*p = part{URL: d.url, Range: d.want.String(), Validator: validator, Start: first, Length: last - first + 1}
+	*p = got
 	return nil
 }
 
-// parseContentRange returns the ends, both included, that a 206 says.
+// parseContentRange returns the ends, both included, that a 206 says (RFC 9110
+// section 14.4).
 func parseContentRange(s string) (first, last int64, err error) {
-	ends, _, _ := strings.Cut(strings.TrimPrefix(s, "bytes "), "/")
+	ends, all, _ := strings.Cut(strings.TrimPrefix(s, "bytes "), "/")
 	a, b, _ := strings.Cut(ends, "-")
 	from, err1 := strconv.ParseUint(a, 10, 62)
 	to, err2 := strconv.ParseUint(b, 10, 62)
-	if err1 != nil || err2 != nil || from > to || !strings.HasPrefix(s, "bytes ") {
+	size, err3 := strconv.ParseUint(all, 10, 63)
+	if all == "*" { // not known
+		size, err3 = math.MaxInt64, nil
+	}
+	if errors.Join(err1, err2, err3) != nil || from > to || to >= size || !strings.HasPrefix(s, "bytes ") {
 		return 0, 0, fmt.Errorf("answered 206 with Content-Range %q", s)
 	}
 	return int64(from), int64(to), nil

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -158,14 +160,86 @@ func TestParseRange(t *testing.T) {
 }
 
 func FuzzContentRange(f *testing.F) {
-	for _, s := range []string{"bytes 0-1/2", "bytes 0-1/*", "bytes */5", "items 0-1/2", "bytes 5-1/9", "bytes 1-4611686018427387904/9", ""} {
+	for _, s := range []string{"bytes 0-1/2", "bytes 0-1/*", "bytes */5", "items 0-1/2", "bytes 5-1/9", "bytes 1-4611686018427387904/9", "bytes 0-2/2", "bytes 0-1", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		if first, last, err := parseContentRange(s); err == nil && (first < 0 || last < first || last-first+1 <= 0) {
-			t.Fatalf("%q is %d-%d", s, first, last)
+		first, last, err := parseContentRange(s)
+		if err != nil {
+			return
+		}
+		size := int64(math.MaxInt64)
+		if _, all, _ := strings.Cut(s, "/"); all != "*" {
+			size, err = strconv.ParseInt(all, 10, 64)
+		}
+		if err != nil || first < 0 || last < first || last-first+1 <= 0 || last >= size {
+			t.Fatalf("%q is %d-%d, %v", s, first, last, err)
 		}
 	})
+}
+
+// FuzzPart: whatever the state file says, what is asked for lies in what is wanted
+// and begins where the part file ends, and the answer's place continues it.
+func FuzzPart(f *testing.F) {
+	const good = `{"url":"https://o/f","validator":"\"a\"","start":0,"length":100}`
+	f.Add("", int64(30), good, "bytes 30-99/100")
+	f.Add("", int64(30), good, "bytes 30-89/100")
+	f.Add("10-19", int64(5), `{"url":"https://o/f","range":"10-19","validator":"a","start":10,"length":10}`, "bytes 15-19/100")
+	f.Add("10-", int64(5), `{"url":"https://o/f","range":"10-","validator":"a","start":10,"length":90}`, "bytes 15-99/*")
+	f.Add("-7", int64(5), `{"url":"https://o/f","range":"-7","validator":"a","start":93,"length":7}`, "bytes 98-99/100")
+	f.Add("", int64(5), `{"url":"https://o/f","validator":"a","start":9223372036854775807,"length":-2}`, "")
+	f.Add("-7", int64(5), `{"url":"https://o/f","range":"-7","validator":"a","start":-5,"length":7}`, "")
+	f.Add("-7", int64(5), `{"url":"https://o/f","range":"-7","validator":"a","start":93,"length":9}`, "bytes 98-101/200")
+	f.Add("1-", int64(0), "null", "bytes 1-2/3")
+	f.Add("1-2", int64(0), "", "bytes 1-9/10")
+	f.Fuzz(func(t *testing.T, wanted string, have int64, text, contentRange string) {
+		want, err := parseRange(wanted)
+		if err != nil || have < 0 {
+			return
+		}
+		d := &download{url: "https://o/f", want: want}
+		p := d.readPart([]byte(text), have)
+		checkPart(t, d, p)
+		if p.have != 0 && p.have != have {
+			t.Fatalf("%d bytes are taken for %d", have, p.have)
+		}
+		if p.complete() { // nothing is asked for
+			return
+		}
+		after := p
+		res := &http.Response{StatusCode: http.StatusPartialContent, Header: http.Header{"Etag": {p.Validator}, "Content-Range": {contentRange}}}
+		if after.accept(d, res) != nil {
+			return
+		}
+		checkPart(t, d, after)
+		if first, last, err := parseContentRange(contentRange); err != nil || p.have > 0 && p.Length >= 0 && after.Length != p.Length || first != after.Start+after.have || last != after.Start+after.Length-1 {
+			t.Fatalf("%q continues %+v as %+v", contentRange, p, after)
+		}
+	})
+}
+
+// checkPart wants a part that can be continued.
+func checkPart(t *testing.T, d *download, p part) {
+	t.Helper()
+	if p.Start < 0 || p.Length < -1 {
+		t.Fatalf("%+v is continued", p)
+	}
+	header := p.header(d.want)
+	if p.have == 0 || p.complete() {
+		if want := d.want.String(); p.have == 0 && header != "" && header != "bytes="+want {
+			t.Fatalf("%+v is asked for as %q, want %q", p, header, want)
+		}
+		return
+	}
+	asked, err := parseRange(strings.TrimPrefix(header, "bytes="))
+	whole := d.want
+	if whole.first < 0 || !whole.set { // what it is is not known before the answer
+		whole.first, whole.last = p.Start, -1
+	}
+	if err != nil || asked.first != p.Start+p.have || asked.first < whole.first || whole.last >= 0 && (asked.last < 0 || asked.last > whole.last) ||
+		asked.last >= 0 && d.want.first < 0 && d.want.set && p.Length > d.want.last || !d.want.set && p.Start != 0 {
+		t.Fatalf("wanted %q: %+v is asked for as %q, %v", d.want, p, header, err)
+	}
 }
 
 func TestBarNeverFails(t *testing.T) {
