@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/p2pnode/p2pnode/node"
 	"github.com/spf13/cobra"
@@ -99,7 +100,7 @@ func (a *app) newDownload(rawURL string, o getOptions) (*download, error) {
 	if d.out == "" {
 		d.out = path.Base(u.Path)
 		// "-" would be stdout, and what is no name here might be anywhere.
-		if u.Path == "" || d.out == "-" || d.out == "." || d.out != filepath.Base(d.out) || !filepath.IsLocal(d.out) {
+		if u.Path == "" || d.out == "-" || d.out == "." || d.out != filepath.Base(d.out) || !filepath.IsLocal(d.out) || strings.ContainsFunc(d.out, unicode.IsControl) {
 			return nil, usagef("URL %q names no file: name one with --output FILE", rawURL)
 		}
 	}
@@ -129,12 +130,14 @@ func parseURL(raw string) (string, *url.URL, error) {
 	clean := cleanURL(raw)
 	u, err := url.Parse(clean)
 	switch {
+	case err != nil && strings.Contains(raw, "@"): // the whole error would show a password
+		return "", nil, usagef("%w: write a URL like https://host/path", errors.Unwrap(err))
 	case err != nil:
 		return "", nil, usagef("%w: write a URL like https://host/path", err)
-	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
-		return "", nil, usagef("URL %q: write one like https://host/path", raw)
 	case u.User != nil:
 		return "", nil, usagef("URL %q holds a user name: leave it out, the swarm carries no credentials", u.Redacted())
+	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		return "", nil, usagef("URL %q: write one like https://host/path", raw)
 	}
 	return clean, u, nil
 }

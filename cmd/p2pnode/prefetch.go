@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/p2pnode/p2pnode/node/admin"
 	"github.com/spf13/cobra"
@@ -91,11 +92,11 @@ func readHeader(fields []string) (map[string]string, error) {
 			field = string(text)
 		}
 		name, value, ok := strings.Cut(strings.TrimSpace(field), ":")
-		name = http.CanonicalHeaderKey(name)
-		if !ok || name != "Authorization" && name != "Cookie" || header[name] != "" {
+		name, value = http.CanonicalHeaderKey(name), strings.TrimSpace(value)
+		if !ok || name != "Authorization" && name != "Cookie" || header[name] != "" || strings.ContainsFunc(value, unicode.IsControl) {
 			return nil, usagef("--header wants \"Authorization: …\" or \"Cookie: …\", each once, or @FILE that holds one of them")
 		}
-		header[name] = strings.TrimSpace(value)
+		header[name] = value
 	}
 	return header, nil
 }
