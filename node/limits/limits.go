@@ -1,10 +1,11 @@
 // Package limits bounds what peers may ask of a node: how many of their reads
-// run at once, how many one peer begins a second, and how many files one peer
-// has it look at a minute. What is over a bound is answered BUSY before anything
-// is done for it, so that an overloaded node spends itself on the reads that it
-// has taken on. It also bounds the bytes a second that a node sends and gets over
-// the uplink of its site, and those that one peer gets: these wait. The bounds can
-// be changed while it runs.
+// run at once, and how many of those are one peer's while few places are free,
+// how many one peer begins a second, and how many files it has the node look at a
+// minute. What is over a bound is answered BUSY before anything is done for it,
+// so that an overloaded node spends itself on the reads that it has taken on. It
+// also bounds the bytes a second that a node sends and gets over the uplink of its
+// site, and those that one peer gets: these wait. The bounds can be changed while
+// it runs.
 //
 // The bytes of one answer, the streams of a peer and its reads at once are
 // bounded by protocols/rangeread, memory by the resource manager of node/host.
@@ -35,11 +36,19 @@ const (
 	maxTasks = 256
 	// retryAfter is what a BUSY answer tells the peer to wait.
 	retryAfter = 250 * time.Millisecond
+	// fairPart is the part of the places that are free which one peer may hold
+	// once half of all are taken. Of the 2048 of the default, 16 peers with the 64
+	// reads of rangeread each take half; 32 leave 632, 100 leave 91, and it takes
+	// more than 170 to leave none.
+	fairPart = 32
 )
 
 // Limits are the bounds. A field that is 0 is none.
 type Limits struct {
-	// Reads is how many reads of all peers run at once; default 2048.
+	// Reads is how many reads of all peers run at once; default 2048. The first
+	// half of these places is for whoever asks; of the others a peer gets one only
+	// while it holds none, or less than a 32nd of how many are free, so that few
+	// with many slow reads do not take all.
 	Reads int `json:"reads"`
 	// PeerReads is how many reads a second one peer begins, with as many at
 	// once after a pause; default 50,000.
@@ -93,6 +102,7 @@ type Limiter struct {
 	// mu guards the following.
 	limits   Limits
 	active   int
+	held     map[peer.ID]int // of the active reads, by peer
 	peers    *simplelru.LRU[peer.ID, *account]
 	up, down *rate.Limiter // of the uplink
 }
@@ -108,7 +118,7 @@ type account struct {
 // this node's site, so that what goes there crosses no uplink; it must not block.
 func New(next rangeread.Handler, near func(peer.ID) bool) *Limiter {
 	return &Limiter{
-		next: next, near: near, limits: Default(), peers: newLRU[peer.ID, *account](maxPeers),
+		next: next, near: near, limits: Default(), held: make(map[peer.ID]int), peers: newLRU[peer.ID, *account](maxPeers),
 		up: newBytes(0), down: newBytes(0),
 	}
 }
@@ -126,7 +136,7 @@ func (l *Limiter) Serve(ctx context.Context, from peer.ID, req rangeread.Request
 	if over := l.enter(from, req); over != "" {
 		return &rangeread.Error{Status: rangeread.StatusBusy, RetryAfter: retryAfter, Size: -1, Detail: over}
 	}
-	defer l.leave()
+	defer l.leave(from)
 	return l.next.Serve(ctx, from, req, a)
 }
 
@@ -134,8 +144,14 @@ func (l *Limiter) Serve(ctx context.Context, from peer.ID, req rangeread.Request
 func (l *Limiter) enter(from peer.ID, req rangeread.Request) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.limits.Reads > 0 && l.active >= l.limits.Reads {
-		return "too many reads at once"
+	if l.limits.Reads > 0 {
+		free := l.limits.Reads - l.active
+		if free <= 0 {
+			return "too many reads at once"
+		}
+		if held := l.held[from]; held > 0 && free <= l.limits.Reads/2 && held >= free/fairPart {
+			return "too many reads of this peer at once"
+		}
 	}
 	acc := l.account(from)
 	if !acc.reads.Allow() {
@@ -150,6 +166,7 @@ func (l *Limiter) enter(from peer.ID, req rangeread.Request) string {
 		}
 	}
 	l.active++
+	l.held[from]++
 	return ""
 }
 
@@ -166,10 +183,13 @@ func (l *Limiter) account(of peer.ID) *account {
 	return acc
 }
 
-func (l *Limiter) leave() {
+func (l *Limiter) leave(from peer.ID) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.active--
-	l.mu.Unlock()
+	if l.held[from]--; l.held[from] == 0 {
+		delete(l.held, from)
+	}
 }
 
 // bucket returns a token bucket; without a bound where perSecond is 0.

@@ -3,6 +3,7 @@ package limits
 import (
 	"context"
 	"errors"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,8 +42,8 @@ func TestOverloadIsRefusedAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		done := make(chan error, 3)
-		for range 3 {
-			go func() { done <- ask(l, "a", rangeread.Request{}) }()
+		for _, from := range []peer.ID{"a", "c", "d"} {
+			go func() { done <- ask(l, from, rangeread.Request{}) }()
 		}
 		synctest.Wait()
 		start := time.Now()
@@ -62,6 +63,69 @@ func TestOverloadIsRefusedAtOnce(t *testing.T) {
 		}
 		if err := ask(l, "b", rangeread.Request{}); err != nil {
 			t.Errorf("with room again: %v", err)
+		}
+	})
+}
+
+// crowd serves honest peers at once, all others when it is released.
+type crowd struct {
+	handler
+	honest peer.ID
+}
+
+func (c crowd) Serve(ctx context.Context, from peer.ID, req rangeread.Request, a *rangeread.Answer) error {
+	if from == c.honest {
+		return nil
+	}
+	return c.handler.Serve(ctx, from, req, a)
+}
+
+// Slow readers ask for all that a peer can have, again and again, and there are
+// as many of them as would take every place: another peer is served meanwhile,
+// also one that reads much at once. One slow reader by itself has all that it asks
+// for.
+func TestSlowReadersLeavePlaces(t *testing.T) {
+	const slow, most = 100, rangeread.MaxReads
+	synctest.Test(t, func(t *testing.T) {
+		h := make(handler)
+		l := New(crowd{h, "honest"}, nowhere)
+		taken := func(from peer.ID) (n int) {
+			refused := make(chan error, most)
+			for range most {
+				go func() { refused <- ask(l, from, rangeread.Request{}) }()
+			}
+			synctest.Wait()
+			for range len(refused) {
+				if err := <-refused; !busy(err) {
+					t.Fatal(err)
+				}
+				n++
+			}
+			return most - n
+		}
+		if n := taken("0"); n != most {
+			t.Errorf("of one slow peer %d reads are taken, want %d", n, most)
+		}
+		for i := range slow {
+			taken(peer.ID(strconv.Itoa(i + 1)))
+		}
+		for i := range slow { // whoever has places tries for more
+			if n := taken(peer.ID(strconv.Itoa(i + 1))); n != 0 {
+				t.Errorf("slow reader %d got %d more", i+1, n)
+			}
+		}
+		for range 100 {
+			if err := ask(l, "honest", rangeread.Request{}); err != nil {
+				t.Fatalf("beside slow readers: %v", err)
+			}
+		}
+		if n := taken("gateway"); n < 2 {
+			t.Errorf("another that waits got %d reads taken, want some", n)
+		}
+		close(h)
+		synctest.Wait()
+		if l.active != 0 || len(l.held) != 0 {
+			t.Errorf("%d reads are still counted, of %d peers", l.active, len(l.held))
 		}
 	})
 }
