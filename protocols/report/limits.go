@@ -24,6 +24,13 @@ const (
 	maxShift   = 20
 	maxReaders = 256
 
+	// maxRate bounds the reports of one peer, over all its streams, to so many a
+	// second, and maxBurst those after a pause; a faster peer is slowed down. A
+	// peer that has room in its reports sends two a second. 100,000 tasks with URLs
+	// of 150 bytes are 350 reports.
+	maxRate  = 20
+	maxBurst = 400
+
 	// reportRoom is what is left of a report for tasks.
 	reportRoom = maxReport - 64
 )

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -320,6 +321,103 @@ func TestStreamsOfAPeerAreLimited(t *testing.T) {
 		}
 	}
 	p2ptest.Eventually(t, wait, func() bool { return frametest.Count(t, reg, "p2pnode_report_refused_streams_total") == 3 }, "three refused")
+}
+
+// floodedSink counts the reports of each peer.
+type floodedSink struct {
+	mu sync.Mutex
+	// mu guards the following.
+	reports map[peer.ID]int
+}
+
+func (s *floodedSink) Report(from peer.ID, _ Report) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reports[from]++
+	return nil
+}
+
+func (s *floodedSink) of(p peer.ID) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reports[p]
+}
+
+// flood reports on one stream after another, in each a quarter of what may come
+// at once, until ctx ends.
+func flood(ctx context.Context, t *testing.T, h host.Host, to peer.ID) {
+	for seq := uint64(1); ctx.Err() == nil; {
+		st, err := h.NewStream(ctx, to, Protocol)
+		if err != nil {
+			continue // one too many, until the last one is gone
+		}
+		stop := context.AfterFunc(ctx, func() { _ = st.Reset() })
+		in := frame.NewReader(st, maxAck)
+		id := task(1)
+		for range maxBurst / 4 {
+			if _, err := st.Write(encoded(t, &pb.Report{Session: 1, Seq: seq, Dropped: [][]byte{id[:]}})); err != nil {
+				break
+			}
+			if err := in.Read(new(pb.Ack)); err != nil {
+				break
+			}
+			seq++
+		}
+		stop()
+		_ = st.Reset()
+	}
+}
+
+// A flood of reports is slowed down, whatever the number of streams it comes on,
+// and another peer's go through beside it.
+func TestFloodOfReports(t *testing.T) {
+	hosts := p2ptest.Hosts(t, 4)
+	server, honest := hosts[0], hosts[3]
+	s := floodedSink{reports: make(map[peer.ID]int)}
+	serve(t, server, &s, ServerConfig{})
+	start := time.Now()
+	for _, h := range hosts[1:3] {
+		p2ptest.Connect(t, h, server)
+		background(t, func(ctx context.Context) error {
+			flood(ctx, t, h, server.ID())
+			return nil
+		})
+	}
+	flooded := func() bool { return s.of(hosts[1].ID()) >= maxBurst+5 && s.of(hosts[2].ID()) >= maxBurst+5 }
+	p2ptest.Eventually(t, wait, flooded, "the flood has come")
+	p2ptest.Connect(t, honest, server)
+	sender := NewSender(honest, quick)
+	send(t, sender, server.ID())
+	for n := range 10 {
+		sender.Enqueue(Held{Task: task(n)})
+		p2ptest.Eventually(t, wait, func() bool { return s.of(honest.ID()) > n }, "another peer's report")
+	}
+	for _, h := range hosts[1:3] {
+		got, took := s.of(h.ID()), time.Since(start)
+		if most := maxBurst + int(maxRate*took.Seconds()) + 1; got > most {
+			t.Errorf("%d reports of a flood were taken in %v, want %d at most", got, took, most)
+		}
+	}
+}
+
+// A seed that reports 100,000 tasks after a restart is not slowed down.
+func TestFullReportIsNoFlood(t *testing.T) {
+	s := NewSender(p2ptest.Hosts(t, 1)[0], SenderConfig{})
+	url := "https://registry.example.org/" + strings.Repeat("x", 121)
+	reports := 0
+	for n := range 100_000 {
+		s.Enqueue(Held{Task: task(n), URL: url, Generation: content.Generation{1}, Size: 8 << 20, Present: []byte{255}})
+		if n%4000 != 3999 { // about as many are queued at once
+			continue
+		}
+		for m, _, _ := s.next(); m != nil; m, _, _ = s.next() {
+			s.acknowledge()
+			reports++
+		}
+	}
+	if reports > maxBurst {
+		t.Errorf("%d reports, want %d at most", reports, maxBurst)
+	}
 }
 
 // A large report gets the time that it needs on a slow link, a small one is sent

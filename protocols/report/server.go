@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 
 	"github.com/p2pnode/p2pnode/protocols/internal/frame"
 	"github.com/p2pnode/p2pnode/protocols/report/pb"
@@ -63,6 +64,8 @@ type Server struct {
 
 // hearing is what a server remembers of one peer.
 type hearing struct {
+	rate *rate.Limiter // of reports
+
 	mu sync.Mutex
 	// mu guards the following, and is held while the sink takes a report.
 	session, seq uint64
@@ -94,10 +97,14 @@ func NewServer(h host.Host, sink Sink, cfg ServerConfig) *Server {
 // Run serves until ctx ends, and returns when all handlers have.
 func (s *Server) Run(ctx context.Context) error { return s.service.Serve(ctx, s.handle) }
 
-func (s *Server) handle(_ context.Context, st network.Stream) error {
+func (s *Server) handle(ctx context.Context, st network.Stream) error {
 	from := st.Conn().RemotePeer()
 	in, out := frame.NewReader(st, maxReport), frame.NewWriter(st, maxAck)
 	for {
+		// What comes meanwhile waits at its sender, and is acknowledged in time.
+		if err := s.hearing(from).rate.Wait(ctx); err != nil {
+			return err
+		}
 		if err := st.SetReadDeadline(time.Now().Add(s.idle)); err != nil {
 			return err
 		}
@@ -145,7 +152,7 @@ func (s *Server) hearing(from peer.ID) *hearing {
 	defer s.mu.Unlock()
 	h, ok := s.heard.Get(from)
 	if !ok {
-		h = &hearing{}
+		h = &hearing{rate: rate.NewLimiter(maxRate, maxBurst)}
 		s.heard.Add(from, h)
 	}
 	return h
