@@ -62,7 +62,8 @@ type Config struct {
 	Beat time.Duration
 	// MaxPeers bounds the members; default 1024, some 2 KiB each.
 	MaxPeers int
-	// MaxTasks bounds the tasks known; default 65,536, some 1 KiB each.
+	// MaxTasks bounds the tasks known; default 65,536, some 1 KiB each. At it,
+	// whoever reported most of them loses the one of the oldest news.
 	// Nodes keep 100,000, withdrawn ones among them.
 	MaxTasks int
 	// Lease is how long an assignment binds its seeds; default 10 min. It is

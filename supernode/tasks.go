@@ -1,6 +1,7 @@
 package supernode
 
 import (
+	"container/list"
 	"maps"
 	"slices"
 	"time"
@@ -25,7 +26,9 @@ type task struct {
 	size       int64
 	sequential bool
 	holders    map[peer.ID]Holding
-	seen       time.Time // last report that holds it or demands it
+	seen       time.Time     // last report that holds it or demands it
+	reporter   *reporter     // whose task it is,
+	place      *list.Element // and where in its list
 
 	flow *flow // nil where nobody reads it
 	wish Wish
@@ -48,13 +51,15 @@ func (t *task) assign() assignment.Assign {
 	return a
 }
 
-// tasks is the table of all tasks that were reported. At its bound the task
-// that was reported longest ago goes, and its assignment is withdrawn. Not safe
-// for concurrent use.
+// tasks is the table of all tasks that were reported. At its bound, of whoever
+// reported most of them, the task goes that was reported or read longest ago, and
+// its assignment is withdrawn. Not safe for concurrent use.
 type tasks struct {
 	policy Policy
 	width  time.Duration // of a window of demand
+	limit  int
 	byID   *simplelru.LRU[content.TaskID, *task]
+	shares shares
 	// dirty tasks are to be elected, or published again.
 	dirty map[content.TaskID]struct{}
 	// read tasks have demand, or a wish that outlives it; stirred ones got some
@@ -68,7 +73,7 @@ type tasks struct {
 
 func newTasks(limit int, policy Policy, width time.Duration) *tasks {
 	t := &tasks{
-		policy: policy, width: width,
+		policy: policy, width: width, limit: limit,
 		dirty: make(map[content.TaskID]struct{}),
 		read:  make(map[content.TaskID]struct{}), stirred: make(map[content.TaskID]struct{}),
 		duty: make(map[peer.ID]int64),
@@ -78,6 +83,7 @@ func newTasks(limit int, policy Policy, width time.Duration) *tasks {
 		delete(t.read, id)
 		delete(t.stirred, id)
 		t.bind(old, -1)
+		t.shares.remove(old)
 		if len(old.published.Seeds) > 0 {
 			t.withdrawn = append(t.withdrawn, id)
 		}
@@ -123,10 +129,15 @@ func (t *tasks) held(from peer.ID, h report.Held, now time.Time) {
 	known, ok := t.byID.Get(h.Task)
 	if !ok {
 		known = &task{id: h.Task, size: -1, holders: make(map[peer.ID]Holding)}
+		if t.byID.Len() >= t.limit {
+			t.byID.Remove(t.shares.victim(from).id)
+		}
 		t.byID.Add(h.Task, known)
+		t.shares.add(known, from)
 		t.dirty[h.Task] = struct{}{}
 	}
 	known.seen = now
+	t.shares.touch(known)
 	t.bind(known, -1)
 	changed := known.describe(from, h)
 	t.bind(known, 1)
@@ -146,6 +157,7 @@ func (t *tasks) demanded(d report.Demand, now time.Time) {
 		return
 	}
 	known.seen = now
+	t.shares.touch(known)
 	if known.flow == nil {
 		known.flow = new(flow)
 	}
