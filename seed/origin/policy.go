@@ -2,11 +2,13 @@ package origin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -203,9 +205,10 @@ func (p *Policy) DialContext(d *net.Dialer) func(ctx context.Context, network, a
 }
 
 // CheckURL checks a target that somebody else, an upstream proxy, is going to
-// dial: the scheme, and every address that the host name has here. A name that
-// does not resolve here is refused, since nothing is known of it; an operator
-// whose proxy alone can resolve allows it by name. It may block on DNS.
+// dial: the scheme, and every address that the host name has here. It cannot check
+// what the proxy resolves the name to. A name that does not resolve here is
+// refused, since nothing is known of it; an operator whose proxy alone can resolve
+// allows it by name. It may block on DNS.
 func (p *Policy) CheckURL(ctx context.Context, u *url.URL) error {
 	if err := checkScheme(u); err != nil {
 		return err
@@ -221,8 +224,17 @@ func (p *Policy) CheckURL(ctx context.Context, u *url.URL) error {
 	if err != nil {
 		return fmt.Errorf("%w: %s cannot be checked before it is given to the proxy; --origin-allow can admit it: %w", ErrForbiddenTarget, host, err)
 	}
+	port := uint64(80)
+	if u.Scheme == "https" {
+		port = 443
+	}
+	if s := u.Port(); s != "" {
+		if port, err = strconv.ParseUint(s, 10, 16); err != nil {
+			return fmt.Errorf("%w: port %q", ErrForbiddenTarget, s)
+		}
+	}
 	for _, a := range addrs {
-		if err := p.CheckAddr(a); err != nil {
+		if err := errors.Join(p.checkSelf(netip.AddrPortFrom(a, uint16(port)).String()), p.CheckAddr(a)); err != nil {
 			return err
 		}
 	}

@@ -181,9 +181,23 @@ func TestPolicyOwnPorts(t *testing.T) {
 			}
 		}
 	}
-	bounded, err := (*Policy)(nil).Within(nil, func(a netip.AddrPort) bool { return a == netip.MustParseAddrPort("8.8.8.8:1") })
+	bounded, err := (*Policy)(nil).Within(nil, func(a netip.AddrPort) bool {
+		return a == netip.MustParseAddrPort("8.8.8.8:1") || a == netip.MustParseAddrPort("8.8.4.4:443")
+	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	for raw, open := range map[string]bool{
+		"http://8.8.8.8:1/": false, "https://[::ffff:8.8.8.8]:1/": false, "http://8.8.8.8/": true, "http://8.8.8.8:65537/": false,
+		"https://8.8.4.4/": false, "https://8.8.4.4:443/": false, "http://8.8.4.4/": true,
+	} {
+		u, err := url.Parse(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := bounded.CheckURL(deadline(t), u); open != (err == nil) || err != nil && !errors.Is(err, ErrForbiddenTarget) {
+			t.Errorf("%s by way of a proxy: %v, want open %t", raw, err, open)
+		}
 	}
 	for address, open := range map[string]bool{"8.8.8.8:1": false, "[::ffff:8.8.8.8]:1": false, "8.8.8.8:2": true} {
 		if err := bounded.Control(t.Context(), "tcp", address, nil); open != (err == nil) {
