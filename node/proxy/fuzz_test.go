@@ -116,6 +116,48 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
 }
 
+// FuzzLink: whatever a registry's Link field holds, its links are all found and
+// lead where mirrorReference says, and all else stays as it is.
+func FuzzLink(f *testing.F) {
+	for _, s := range []string{
+		`</v2/b>; rel="next"`, `</v2/b>;rel=next,</v2/c>;rel=last`, ` , </v2/b>; title="x, <y>" ,, <c,d>`, `</v2/b>; title="\", </v2/x>", <https://o/>, </v2/c>`,
+		`</v2/b>,</v2/c`, `</v2/b>,x,</v2/c>`, `<>`, `<<>>,<>>`, `, `, `</v2/b>; a="\`, "<//o.test/x>,\t<?ns=o.test>",
+	} {
+		f.Add(s)
+	}
+	base, err := url.Parse("https://r.test/v2/a/tags/list?n=1")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, field string) {
+		var references []string
+		if got := rewriteLinks(field, func(ref string) string {
+			references = append(references, ref)
+			return ref
+		}); got != field {
+			t.Errorf("%q becomes %q, where nothing is replaced", field, got)
+		}
+		var again []string
+		written := rewriteLinks(field, func(ref string) string { return mirrorReference(base, ref, "r.test") })
+		rewriteLinks(written, func(ref string) string {
+			again = append(again, ref)
+			return ref
+		})
+		if len(again) != len(references) {
+			t.Fatalf("%q has %d links, %q has %d", field, len(references), written, len(again))
+		}
+		for i, ref := range references {
+			if want := mirrorReference(base, ref, "r.test"); again[i] != want || !strings.Contains(field, "<"+ref+">") {
+				t.Errorf("link %q of %q becomes %q, want %q", ref, field, again[i], want)
+			}
+			to, err := url.Parse(again[i])
+			if err == nil && !to.IsAbs() && to.Host == "" && to.User == nil && (!strings.HasPrefix(to.Path, "/v2/") || to.Query().Get("ns") != "r.test") {
+				t.Errorf("link %q of %q leads to %q of another registry", ref, field, again[i])
+			}
+		}
+	})
+}
+
 // FuzzReferences: whatever an origin refers to, by Location or Link, what a client
 // is told of it is what the origin meant: by the gateway or at the origin itself,
 // never another host, and never with credentials at one.

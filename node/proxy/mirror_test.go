@@ -88,7 +88,8 @@ func (f *fakeRegistry) serve(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "max-age=7")
 		_, _ = io.WriteString(w, f.manifest)
 	case "/v2/a/b/tags/list":
-		w.Header().Set("Link", `</v2/a/b/tags/list?last=v1&n=1>; rel="next"`)
+		w.Header().Add("Link", `</v2/a/b/tags/list?last=v1&n=1>; rel="next", </v2/a/b/tags/list?n=1>; rel="first"`)
+		w.Header().Add("Link", `<list?n=1&last=z>; rel="last"`)
 		_, _ = io.WriteString(w, `{"tags":["v1"]}`)
 	case "/v2/a/b/referrers/" + f.digest:
 		http.Redirect(w, r, "/v2/a/b/tags/list", http.StatusFound)
@@ -302,11 +303,40 @@ func TestMirrorReferencesStay(t *testing.T) {
 	n := startNode(t, Config{})
 	res, _ := n.ask(t, http.MethodGet, "/v2/a/b/tags/list?n=1&ns="+f.ns())
 	escaped := strings.Replace(f.ns(), ":", "%3A", 1)
-	wantHeader(t, res.Header, "Link", `</v2/a/b/tags/list?ns=`+escaped+`&last=v1&n=1>; rel="next"`)
+	list := "</v2/a/b/tags/list?ns=" + escaped
+	want := []string{list + `&last=v1&n=1>; rel="next", ` + list + `&n=1>; rel="first"`, list + `&n=1&last=z>; rel="last"`}
+	if got := res.Header.Values("Link"); !slices.Equal(got, want) {
+		t.Errorf("links %q, want %q", got, want)
+	}
 	f.wantAsked(t, "GET /v2/a/b/tags/list?n=1")
 	res, _ = n.ask(t, http.MethodGet, "/v2/a/b/referrers/"+f.digest+"?ns="+f.ns())
 	wantStatus(t, res, 302)
 	wantHeader(t, res.Header, "Location", "/v2/a/b/tags/list?ns="+escaped)
+}
+
+// Every link of a field stays on the mirror, whatever is written between them.
+func TestRewriteLinks(t *testing.T) {
+	base, err := url.Parse("https://r.test/v2/a/tags/list?n=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field, want := range map[string]string{
+		`</v2/b>; rel="next"`:                                 `</v2/b?ns=r.test>; rel="next"`,
+		`</v2/b>;rel=next,</v2/c>;rel=last`:                   `</v2/b?ns=r.test>;rel=next,</v2/c?ns=r.test>;rel=last`,
+		` , </v2/b>; title="x, <y>" ,, <c,d>`:                 ` , </v2/b?ns=r.test>; title="x, <y>" ,, </v2/a/tags/c,d?ns=r.test>`,
+		`</v2/b>; title="\", </v2/x>", <https://o/>, </v2/c>`: `</v2/b?ns=r.test>; title="\", </v2/x>", <https://o/>, </v2/c?ns=r.test>`,
+		`</v2/b>,</v2/c`:                                      `</v2/b?ns=r.test>,</v2/c`,
+		`</v2/b>,x,</v2/c>`:                                   `</v2/b?ns=r.test>,x,</v2/c?ns=r.test>`,
+		`</v2/b>; a="`:                                        `</v2/b?ns=r.test>; a="`,
+		`x</v2/b>`:                                            `x</v2/b>`,
+		`<>`:                                                  `</v2/a/tags/list?ns=r.test&n=1>`,
+		`, `:                                                  `, `,
+		``:                                                    ``,
+	} {
+		if got := rewriteLinks(field, func(ref string) string { return mirrorReference(base, ref, "r.test") }); got != want {
+			t.Errorf("%s becomes %s, want %s", field, got, want)
+		}
+	}
 }
 
 func TestMirrorErrors(t *testing.T) {

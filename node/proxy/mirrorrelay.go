@@ -128,11 +128,44 @@ func (x *exchange) mirrored(res *http.Response, t target) {
 	if loc := res.Header.Get("Location"); loc != "" {
 		res.Header.Set("Location", mirrorReference(t.url, loc, ns))
 	}
-	for i, link := range res.Header["Link"] {
-		if ref, params, ok := strings.Cut(strings.TrimPrefix(link, "<"), ">"); ok && strings.HasPrefix(link, "<") {
-			res.Header["Link"][i] = "<" + mirrorReference(t.url, ref, ns) + ">" + params
+	for i, field := range res.Header["Link"] {
+		res.Header["Link"][i] = rewriteLinks(field, func(ref string) string { return mirrorReference(t.url, ref, ns) })
+	}
+}
+
+// rewriteLinks replaces the references of a Link field (RFC 8288 section 3), of
+// which it may have several. All else stays as it is, also what is no link.
+func rewriteLinks(field string, to func(reference string) string) string {
+	var out strings.Builder
+	for field != "" {
+		rest := strings.TrimLeft(field, " \t,")
+		out.WriteString(field[:len(field)-len(rest)])
+		if reference, params, ok := strings.Cut(rest, ">"); ok && strings.HasPrefix(reference, "<") {
+			out.WriteString("<" + to(reference[1:]) + ">")
+			rest = params
+		}
+		end := endOfLink(rest)
+		out.WriteString(rest[:end])
+		field = rest[end:]
+	}
+	return out.String()
+}
+
+// endOfLink returns where the parameters of a link end: at a comma that no quoted
+// string holds (RFC 9110 section 5.6.4).
+func endOfLink(params string) int {
+	quoted := false
+	for i := 0; i < len(params); i++ {
+		switch c := params[i]; {
+		case c == '"':
+			quoted = !quoted
+		case c == '\\' && quoted:
+			i++
+		case c == ',' && !quoted:
+			return i
 		}
 	}
+	return len(params)
 }
 
 // mirrorReference turns a reference without a host, relative to a URL of a
