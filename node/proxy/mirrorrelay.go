@@ -80,7 +80,7 @@ func (a anonymousTransport) get(from *url.URL) registry.Do {
 		if err != nil {
 			return nil, err
 		}
-		req := &http.Request{Method: http.MethodGet, URL: realm, Host: realm.Host, Header: http.Header{"Accept": {"application/json"}}}
+		req := &http.Request{Method: http.MethodGet, URL: realm, Host: realm.Host, Header: http.Header{"Accept": {"application/json"}, "Via": {via(1, 1, a.h.cfg.Name)}}}
 		return transport.RoundTrip(req.WithContext(ctx))
 	}
 }
