@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -48,6 +49,9 @@ func (h *Handler) direct(x *exchange, t target) {
 		BufferPool:    buffers,
 		Rewrite:       func(pr *httputil.ProxyRequest) { x.rewrite(pr, t) },
 		ModifyResponse: func(res *http.Response) error {
+			if res.StatusCode < 100 { // which net/http reads, and does not write
+				return fmt.Errorf("the origin answered with the status %03d", res.StatusCode)
+			}
 			x.answer(res, t)
 			return nil
 		},

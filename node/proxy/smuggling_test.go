@@ -214,6 +214,7 @@ func TestSmugglingOrigin(t *testing.T) {
 		{"no colon", "HTTP/1.1 200 OK\r\nnonsense\r\nContent-Length: 2\r\n\r\nok", 502, "", false},
 		{"no status", "200 OK\r\n\r\nok", 502, "", false},
 		{"a status that is none", "HTTP/1.1 2000 OK\r\nContent-Length: 0\r\n\r\n", 502, "", false},
+		{"a status that cannot be written", "HTTP/1.1 042 Odd\r\nContent-Length: 0\r\n\r\n", 502, "", false},
 		{"a chunk too large for a number", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nFFFFFFFFFFFFFFFFF\r\n" + evil, 200, "ok", true},
 		{"a negative chunk", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n-1\r\n" + evil, 200, "ok", true},
 		{"a chunk longer than its length", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokay\r\n0\r\n\r\n", 200, "ok", true},
