@@ -119,7 +119,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest, t target) {
 	pr.Out.Host = t.url.Host
 	pr.Out.Trailer = pr.In.Trailer // filled when the body has been read
 	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-		if v, ok := pr.In.Header[name]; ok {
+		if v, ok := pr.In.Header[name]; ok && !hasToken(pr.In.Header, "Connection", name) {
 			pr.Out.Header[name] = v
 		}
 	}

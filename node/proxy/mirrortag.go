@@ -65,7 +65,7 @@ func (h *Handler) resolve(x *exchange, t target, known bool) (*http.Response, er
 		fields = append(fields, "If-None-Match", "If-Modified-Since")
 	}
 	for _, name := range fields {
-		if v := x.r.Header.Values(name); len(v) > 0 {
+		if v := x.r.Header.Values(name); len(v) > 0 && !hasToken(x.r.Header, "Connection", name) {
 			req.Header[name] = v
 		}
 	}
