@@ -40,8 +40,11 @@ func seconds(what string, s int64) (time.Time, error) {
 }
 
 func tokenID(b []byte) (id TokenID, err error) {
-	if copy(id[:], b) != len(b) || len(b) != len(id) {
+	if len(b) != len(id) {
 		return id, malformed("token ID of %d bytes: want %d", len(b), len(id))
+	}
+	if id = TokenID(b); id == (TokenID{}) { // which stands for none
+		return id, malformed("token ID of zeros")
 	}
 	return id, nil
 }

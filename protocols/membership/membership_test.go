@@ -7,12 +7,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/p2pnode/p2pnode/protocols/membership/pb"
 )
@@ -374,6 +376,8 @@ func FuzzParseSecret(f *testing.F) {
 	})
 }
 
+// FuzzRevocation: what the swarm key did not sign is nothing, and a text is read
+// as it was written.
 func FuzzRevocation(f *testing.F) {
 	w := newWorld(f)
 	s, err := Revoke(w.swarm, Revocation{Peer: id(f, w.peer)})
@@ -381,14 +385,148 @@ func FuzzRevocation(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add([]byte(s), s.String())
-	swarm := id(f, w.swarm)
+	f.Add([]byte(nil), revocationPrefix+"AB\nC")
+	swarm, other := id(f, w.swarm), id(f, w.super)
 	f.Fuzz(func(t *testing.T, b []byte, text string) {
 		set := NewRevocations(swarm)
-		if fresh, err := set.Add(b); fresh && err != nil {
-			t.Error("added, with an error")
+		if fresh, err := set.Add(b); fresh != (err == nil) || len(set.List()) > 0 != fresh {
+			t.Errorf("added: %v, with error %v, of a set of %d", fresh, err, len(set.List()))
 		}
-		if s, err := ParseRevocation(text); err == nil && len(s) == 0 {
-			t.Error("an empty revocation")
+		if fresh, err := NewRevocations(other).Add(b); fresh || err == nil {
+			t.Error("of another swarm")
+		}
+		s, err := ParseRevocation(text)
+		if err != nil {
+			return
+		}
+		if again, err := ParseRevocation(s.String()); len(s) == 0 || err != nil || !bytes.Equal(again, s) {
+			t.Errorf("read %x, then %x, %v", s, again, err)
 		}
 	})
+}
+
+func FuzzParseTokenID(f *testing.F) {
+	f.Add(TokenID{1, 0xab}.String())
+	f.Add("AB")
+	f.Fuzz(func(t *testing.T, text string) {
+		id, err := ParseTokenID(text)
+		if err != nil {
+			if id != (TokenID{}) || !errors.Is(err, ErrMalformed) {
+				t.Errorf("%s beside %v", id, err)
+			}
+			return
+		}
+		if !strings.EqualFold(id.String(), text) {
+			t.Errorf("%q is %s", text, id)
+		}
+	})
+}
+
+// FuzzSealed: whatever the swarm key or a supernode signed, what is taken of it
+// is within the rules, and says the same when it is signed anew.
+func FuzzSealed(f *testing.F) {
+	w := newWorld(f)
+	swarm, super, member := id(f, w.swarm), id(f, w.super), id(f, w.peer)
+	for _, m := range []proto.Message{
+		revocationToProto(Revocation{Swarm: swarm, Peer: member, NotBefore: at}),
+		revocationToProto(Revocation{Swarm: swarm, Token: TokenID{1}}),
+		&pb.Revocation{Version: version, Swarm: []byte(swarm), Token: make([]byte, TokenIDSize)},
+		certToProto(Certificate{Swarm: swarm, Peer: super, Role: Supernode, NotBefore: at, Expires: at.Add(time.Hour)}),
+		certToProto(Certificate{Swarm: swarm, Peer: member, Role: Seed, NotBefore: at, Expires: at.Add(time.Hour), Token: TokenID{1}, Lifetime: time.Hour, Joined: at, CountedUntil: at}),
+		tokenToProto(Token{Swarm: swarm, ID: TokenID{1}, Role: Reader, Uses: 1, Expires: at, Lifetime: time.Hour, Key: make([]byte, ed25519.PublicKeySize)}),
+	} {
+		b, err := encode(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		sign := func(k crypto.PrivKey, domain string) *pb.Sealed {
+			sig, err := k.Sign(append([]byte(domain), body...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return &pb.Sealed{Body: body, Signature: sig}
+		}
+		encoded := func(m proto.Message) []byte {
+			b, err := encode(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		checkRevocation(t, w, encoded(sign(w.swarm, revokeDomain)))
+		issuer := Chain(encoded(&pb.Chain{Issuer: sign(w.swarm, certDomain)}))
+		if c, i, err := issuer.Open(swarm); err == nil {
+			again, err := IssueSupernode(w.swarm, c)
+			checkChain(t, w, again, err, c)
+			if c.Role != Supernode || i != c {
+				t.Fatalf("a supernode %+v of %+v", c, i)
+			}
+		}
+		chain := Chain(encoded(&pb.Chain{Issuer: chainToProto(w.issuer).GetIssuer(), Certificate: sign(w.super, certDomain)}))
+		if c, i, err := chain.Open(swarm); err == nil {
+			if c.Role != Reader && c.Role != Seed || i.Peer != super {
+				t.Fatalf("a member %+v of %+v", c, i)
+			}
+			if c.Expires.After(i.Expires) {
+				c.Expires = i.Expires
+			}
+			again, err := Issue(w.super, w.issuer, c)
+			checkChain(t, w, again, err, c)
+		}
+		if tok, err := openToken(sign(w.swarm, tokenDomain), swarm); err == nil {
+			again, err := tokenFromProto(tokenToProto(tok))
+			if err != nil || !reflect.DeepEqual(again, tok) || tok.Swarm != swarm || tok.Role != Reader && tok.Role != Seed || tok.Lifetime < 1 || tok.Lifetime > MaxLifetime {
+				t.Fatalf("token %+v, then %+v, %v", tok, again, err)
+			}
+		}
+	})
+}
+
+// checkChain checks that a chain was issued for a certificate.
+func checkChain(t *testing.T, w world, chain Chain, err error, want Certificate) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%+v is taken and not issued: %v", want, err)
+	}
+	swarm := id(t, w.swarm)
+	if got, _, err := chain.Open(swarm); err != nil || got != want {
+		t.Fatalf("issued %+v, opened %+v, %v", want, got, err)
+	}
+	if got, err := chain.Swarm(); err != nil || got != swarm {
+		t.Fatalf("of swarm %s, %v", got, err)
+	}
+}
+
+// checkRevocation checks what is taken of a signed revocation.
+func checkRevocation(t *testing.T, w world, signed SignedRevocation) {
+	t.Helper()
+	swarm := id(t, w.swarm)
+	r, err := signed.Open(swarm)
+	if err != nil {
+		return
+	}
+	again, err := Revoke(w.swarm, r)
+	if err != nil {
+		t.Fatalf("%+v is taken and not signed: %v", r, err)
+	}
+	if got, err := again.Open(swarm); err != nil || got != r {
+		t.Fatalf("signed %+v, opened %+v, %v", r, got, err)
+	}
+	set := NewRevocations(swarm)
+	if fresh, err := set.Add(signed); !fresh || err != nil {
+		t.Fatalf("%+v is not taken in: %v", r, err)
+	}
+	if fresh, err := set.Add(again); fresh || err != nil {
+		t.Fatalf("%+v is taken in twice, %v", r, err)
+	}
+	c := Certificate{Peer: r.Peer, Token: r.Token, NotBefore: time.Unix(0, 0)}
+	if err := set.Check(c); !errors.Is(err, ErrRevoked) {
+		t.Fatalf("%+v voids nothing: %v", r, err)
+	}
+	if set.Sum() == 0 {
+		t.Fatal("a set with a revocation has the sum of an empty one")
+	}
 }
