@@ -41,16 +41,23 @@ func newFilters(cfg Config) *filters {
 	if errors.Is(err, os.ErrNotExist) {
 		return f
 	}
-	var names []string
 	if err == nil {
-		err = json.Unmarshal(text, &names)
+		err = f.load(text)
 	}
 	if err != nil {
 		f.log.Warn("the swarm's query filter cannot be read, going on with this node's until a supernode answers", "err", err)
-		return f
+	}
+	return f
+}
+
+// load takes in what save wrote.
+func (f *filters) load(text []byte) error {
+	var names []string
+	if err := json.Unmarshal(text, &names); err != nil {
+		return err
 	}
 	f.adopt(func() []string { return names })
-	return f
+	return nil
 }
 
 // Current returns the filter by which files are named. Its names are shared and

@@ -211,7 +211,12 @@ func (m *member) loadRevocations() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("read revocations: %w", err)
 	}
-	for line := range strings.Lines(string(text)) {
+	m.readRevocations(string(text))
+	return nil
+}
+
+func (m *member) readRevocations(text string) {
+	for line := range strings.Lines(text) {
 		signed, err := membership.ParseRevocation(line)
 		if err == nil {
 			_, err = m.revocations.Add(signed)
@@ -220,7 +225,15 @@ func (m *member) loadRevocations() error {
 			m.log.Warn("a kept revocation cannot be used", "err", err)
 		}
 	}
-	return nil
+}
+
+// writeRevocations returns all that are known as readRevocations reads them.
+func (m *member) writeRevocations() string {
+	var text strings.Builder
+	for _, s := range m.revocations.List() {
+		text.WriteString(s.String() + "\n")
+	}
+	return text.String()
 }
 
 // revoke takes revocations in, up to the first that is not the swarm key's, and
@@ -245,11 +258,7 @@ func (m *member) revoke(signed ...membership.SignedRevocation) error {
 	}
 	m.saving.Lock()
 	defer m.saving.Unlock()
-	var text strings.Builder
-	for _, s := range m.revocations.List() {
-		text.WriteString(s.String() + "\n")
-	}
-	if err := writeFile(m.path(revocationsFile), []byte(text.String())); err != nil {
+	if err := writeFile(m.path(revocationsFile), []byte(m.writeRevocations())); err != nil {
 		errs = append(errs, fmt.Errorf("keep revocations: %w", err))
 	}
 	return errors.Join(errs...)

@@ -155,13 +155,21 @@ func (n *Node) loadSigners() {
 	}
 	var ids []peer.ID
 	if err == nil {
-		err = json.Unmarshal(text, &ids)
+		ids, err = readSigners(text)
 	}
 	if err != nil {
 		n.cfg.Logger.Warn("the list of known signers cannot be read, going on without", "err", err)
 		return
 	}
 	n.seeds.AddSigners(ids)
+}
+
+// readSigners reads what saveSigners wrote.
+func readSigners(text []byte) (ids []peer.ID, err error) {
+	if err := json.Unmarshal(text, &ids); err != nil {
+		return nil, err
+	}
+	return ids, nil
 }
 
 // keepPools saves the signers and the query filter as soon as new ones are known:
