@@ -199,7 +199,7 @@ func TestParseKeys(t *testing.T) {
 	if err != nil || name != vectorName || i != 77 {
 		t.Errorf("%s, %d, %v", name, i, err)
 	}
-	for _, bad := range []string{"", "/", vectorName, vectorName + "/1", vectorName + "/ffffffffffffffff", vectorName + "/+00000000000000a"} {
+	for _, bad := range []string{"", "/", vectorName, vectorName + "/1", vectorName + "/ffffffffffffffff", vectorName + "/+00000000000000a", vectorName + "/000000000000000A"} {
 		if name, i, err := parseBlockKey(bad); err == nil {
 			t.Errorf("%q is %s, %d", bad, name, i)
 		}
@@ -209,6 +209,35 @@ func TestParseKeys(t *testing.T) {
 			t.Errorf("%q is %v", bad, key)
 		}
 	}
+}
+
+// FuzzParseKeys: a key is read in no form but the one that it is written in, and
+// names a file below the directory of the data.
+func FuzzParseKeys(f *testing.F) {
+	for _, s := range []string{vectorName, vectorName + "/000000000000004d", vectorName + "/00000000000000aB", "../" + vectorName, "/", vectorName[:64] + "." + vectorName[65:]} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, rest string) {
+		if name, i, err := parseBlockKey(rest); err == nil && (i < 0 || blockKey("", name, i) != rest) {
+			t.Errorf("%q is block %d of %q", rest, i, name)
+		}
+		key, err := parseName(rest)
+		if err != nil {
+			return
+		}
+		if fileName(key) != rest {
+			t.Errorf("%q is %v", rest, key)
+		}
+		d := &Disk{cfg: DiskConfig{Dir: "dir"}, elapsed: func() time.Duration { return 0 }}
+		file := d.newFile(key, Info{})
+		if in, err := filepath.Rel(filepath.Join("dir", "data"), file.path); err != nil || !filepath.IsLocal(in) || strings.Count(filepath.ToSlash(in), "/") != 1 {
+			t.Errorf("%q is in %q", rest, file.path)
+		}
+		task, generation, _ := strings.Cut(filepath.Base(file.path), ".") // as sweep reads it
+		if again, err := parseName(task + "/" + generation); err != nil || again != key {
+			t.Errorf("%q is in %q, which is of %v, %v", rest, file.path, again, err)
+		}
+	})
 }
 
 func TestFormatOfTheMark(t *testing.T) {

@@ -64,7 +64,7 @@ func parseBlockKey(rest string) (name string, i int64, err error) {
 		return "", 0, fmt.Errorf("block key %q: %w", rest, errRecord)
 	}
 	n, err := strconv.ParseUint(rest[at+1:], 16, 63)
-	if err != nil {
+	if err != nil || strings.ToLower(rest[at:]) != rest[at:] { // it would be a second key of the block
 		return "", 0, fmt.Errorf("block key %q: %w", rest, errRecord)
 	}
 	return rest[:at], int64(n), nil
