@@ -373,14 +373,67 @@ func FuzzRequest(f *testing.F) {
 	})
 }
 
+// FuzzPage: of whatever a source sends, cursors move forwards alone and lie behind
+// the entries that were taken, and a page that says there are more moves one.
 func FuzzPage(f *testing.F) {
-	for _, v := range frametest.Read(f) {
-		f.Add(v.Bytes)
+	_, id := testKey(f, 1)
+	one, two := sign(f, 1, 3, 20), sign(f, 2, 1, 0)
+	for _, pages := range [][]*pb.Page{
+		{pageToProto(1, one[:2], true), pageToProto(2, slices.Concat(one[2:], two), false)},
+		{pageToProto(1, one, true), pageToProto(2, one, true)},
+		{pageToProto(1, nil, true)},
+		{pageToProto(1, nil, false)},
+		{pageToProto(3, one, false)},
+		{pageToProto(1, []assignment.Signed{{Raw: []byte{0xff}, Supernode: id, Sig: []byte{1}}}, false)},
+	} {
+		var raw []byte
+		for _, p := range pages {
+			raw = append(raw, encoded(f, p)...)
+		}
+		f.Add(raw)
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		q := query{in: frame.NewReader(bytes.NewReader(raw), maxPage), out: frame.NewWriter(io.Discard, maxRequest)}
-		if more, err := q.page(); err != nil && (more || len(q.entries) > 0) {
-			t.Fatal("entries beside an error")
+		q := query{
+			in: frame.NewReader(bytes.NewReader(raw), maxPage), out: frame.NewWriter(io.Discard, maxRequest),
+			cursors: []assignment.Cursor{{Supernode: id, Epoch: 5, Seq: 1}},
+		}
+		for {
+			before, taken := slices.Clone(q.cursors), len(q.entries)
+			more, err := q.page()
+			if err != nil {
+				if more || len(q.entries) != taken || !errors.Is(err, frame.ErrMalformed) && !errors.Is(err, frame.ErrTooLarge) && !errors.Is(err, ErrNoProgress) && !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Fatalf("%d entries, more: %v, beside %v", len(q.entries)-taken, more, err)
+				}
+				return
+			}
+			checkCursors(t, before, q.cursors, q.entries[taken:])
+			if more && slices.Equal(before, q.cursors) {
+				t.Fatal("a page that moved nothing says that there are more")
+			}
+			if !more {
+				return
+			}
 		}
 	})
+}
+
+// checkCursors checks where a page moved the cursors.
+func checkCursors(t *testing.T, before, after []assignment.Cursor, entries []assignment.Signed) {
+	t.Helper()
+	if len(after) > maxCursors || len(after) < len(before) {
+		t.Fatalf("%d cursors, were %d", len(after), len(before))
+	}
+	at := make(map[peer.ID]assignment.Cursor)
+	for i, c := range after {
+		if _, twice := at[c.Supernode]; twice || i < len(before) && (c.Supernode != before[i].Supernode || c.Compare(before[i]) < 0) {
+			t.Fatalf("cursors %v, were %v", after, before)
+		}
+		at[c.Supernode] = c
+	}
+	for _, e := range entries {
+		c, err := e.Cursor()
+		if behind, known := at[c.Supernode]; err != nil || !known || c.Compare(behind) > 0 {
+			t.Fatalf("took %v, %v, with the cursors %v", c, err, after)
+		}
+	}
 }
