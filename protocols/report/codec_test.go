@@ -237,15 +237,6 @@ func FuzzReport(f *testing.F) {
 	})
 }
 
-func FuzzAck(f *testing.F) {
-	for _, v := range frametest.Read(f) {
-		f.Add(v.Bytes)
-	}
-	f.Fuzz(func(_ *testing.T, raw []byte) {
-		_ = frame.NewReader(bytes.NewReader(raw), maxAck).Read(&pb.Ack{})
-	})
-}
-
 func TestLargestReportsFit(t *testing.T) {
 	h := fullHeld()
 	h.URL, h.Size = strings.Repeat("u", frame.MaxURL), 1<<40
