@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -174,12 +176,14 @@ func TestRevalidation(t *testing.T) {
 }
 
 // FuzzFreshness: whatever an origin writes of the life of its answers, the times
-// are such as can be added.
+// are such as can be added, and what is fresh at an age is so before.
 func FuzzFreshness(f *testing.F) {
-	f.Add("max-age=60, s-maxage=99999999999, stale-if-error=-1", "Mon, 23 Nov 2026 10:00:00 GMT", "Monday, 23-Nov-26 10:00:30 GMT")
-	f.Add(`private="x", immutable`, "Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT")
-	f.Add("", "Mon, 23 Nov 2026 10:00:00 GMT", "Mon Nov 23 10:00:30 2026")
-	f.Fuzz(func(t *testing.T, cacheControl, date, expires string) {
+	f.Add("max-age=60, s-maxage=99999999999, stale-if-error=-1", "Mon, 23 Nov 2026 10:00:00 GMT", "Monday, 23-Nov-26 10:00:30 GMT", int64(60e9))
+	f.Add(`private="x", immutable`, "Mon, 01 Jan 0001 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT", int64(forever))
+	f.Add("", "Mon, 23 Nov 2026 10:00:00 GMT", "Mon Nov 23 10:00:30 2026", int64(0))
+	f.Add("max-age=60, No-Cache", "", "", int64(1))
+	f.Add(`max-age="60`, "", "", int64(-1))
+	f.Fuzz(func(t *testing.T, cacheControl, date, expires string, age int64) {
 		fields, err := content.NewFields(func(yield func(name, value string) bool) { _ = yield("Date", date) && yield("Expires", expires) })
 		if err != nil {
 			return
@@ -187,6 +191,15 @@ func FuzzFreshness(f *testing.F) {
 		got := newFreshness(cacheControl, "", fields)
 		if got.lifetime < 0 || got.lifetime > forever || got.staleIfError < -1 || got.staleIfError > forever {
 			t.Errorf("%q, %q to %q: %+v", cacheControl, date, expires, got)
+		}
+		at := time.Duration(age)
+		fresh := Fresh(cacheControl, "", fields, at)
+		if fresh && (at >= got.lifetime || age > 0 && !Fresh(cacheControl, "", fields, at/2)) {
+			t.Errorf("%q, %q to %q: fresh at %s, of %s", cacheControl, date, expires, at, got.lifetime)
+		}
+		plain := strings.ToLower(strings.ReplaceAll(cacheControl, " ", ""))
+		if noCache := slices.Contains(strings.Split(plain, ","), "no-cache"); fresh && noCache && !strings.ContainsAny(plain, "\"\\") {
+			t.Errorf("%q is fresh", cacheControl)
 		}
 	})
 }
