@@ -353,6 +353,9 @@ func FuzzChain(f *testing.F) {
 		if err == nil && (c.Swarm != swarm || issuer.Role != Supernode || c.Role == Supernode && c != issuer) {
 			t.Errorf("accepted %+v of %+v", c, issuer)
 		}
+		if named, nerr := Chain(b).Swarm(); err == nil && (nerr != nil || named != swarm) {
+			t.Errorf("of swarm %q, %v", named, nerr)
+		}
 	})
 }
 
