@@ -31,3 +31,6 @@ func (n *SupernodeNode) ReadStatus() SupernodeStatus { return n.status() }
 // Keeps reports whether the node keeps a connection to a peer, whatever else is
 // trimmed.
 func (n *Node) Keeps(id peer.ID) bool { return n.host.ConnManager().IsProtected(id, "p2pnode/keep") }
+
+// TrustedSigner reports whether the node believes what a peer signs.
+func (n *Node) TrustedSigner(id peer.ID) bool { return n.trustedSigner(id) }

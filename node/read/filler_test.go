@@ -322,6 +322,23 @@ func TestChangedByTwo(t *testing.T) {
 	}
 }
 
+// TestSizeByTwo: the same of one that says that a file of the same version is of
+// another size.
+func TestSizeByTwo(t *testing.T) {
+	for liars := 1; liars <= 2; liars++ {
+		w := newWorld(t, 2*mib, 3, nil)
+		w.mustRead(content.Range{Len: mib})
+		for _, s := range w.sources[:liars] {
+			s.meta.Size--
+		}
+		_, err := w.read(content.Range{Off: mib, Len: mib})
+		if liars == 1 && err != nil || liars > 1 && !errors.Is(err, seed.ErrChanged) {
+			t.Errorf("%d say that it is of another size: %v", liars, err)
+		}
+		w.wantAsked("[2 1 0]", 0)
+	}
+}
+
 // TestOtherAnswers: what each status of a first source leads to.
 func TestOtherAnswers(t *testing.T) {
 	for _, tc := range []struct {

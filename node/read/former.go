@@ -42,7 +42,8 @@ func (f *fill) fromFormer(ctx context.Context) bool {
 	owners := f.formers(stripe)
 	for i, p := range slices.Concat(owners, f.instead(stripe)) {
 		near := i >= len(owners)
-		if f.former[p] || f.tried(p) || slices.Contains(f.job.Path, p) {
+		_, known := f.job.Meta()
+		if f.former[p] || f.tried(p) || slices.Contains(f.job.Path, p) || near && !known && !f.cfg.Map.MayGrant(p) {
 			continue
 		}
 		if f.former == nil {
@@ -50,7 +51,6 @@ func (f *fill) fromFormer(ctx context.Context) bool {
 		}
 		f.former[p] = true
 		before := f.job.Pos()
-		_, known := f.job.Meta()
 		err := f.held(ctx, p, near)
 		if rangeread.StatusOf(err) == rangeread.StatusRefer {
 			err = f.held(ctx, p, near) // nobody is referred twice

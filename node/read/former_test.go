@@ -305,7 +305,7 @@ func TestNeighbourIsNoOrigin(t *testing.T) {
 // site are asked, for what they hold.
 func TestNeighbourHolds(t *testing.T) {
 	w := newWorld(t, 2*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
-		w.seeds.order = []peer.ID{w.sources[0].id()}
+		w.seeds.order, w.seeds.pool = []peer.ID{w.sources[0].id()}, []peer.ID{w.sources[1].id()}
 	})
 	w.sources[0].status(rangeread.StatusOriginError)
 	w.providers.near = []peer.ID{w.sources[0].id(), w.sources[1].id()}

@@ -23,9 +23,13 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 	if unsealed {
 		want, noFill = content.Range{Off: job.Pos() - 1, Len: 1}, true
 	}
+	_, known := job.Meta()
+	unproven := !known && !f.cfg.Map.MayGrant(p)
+	if unproven {
+		want.Len = 1
+	}
 	req := f.request(p, want, noFill)
 	noFill = req.NoFill
-	_, known := job.Meta()
 	f.ask(p)
 	start := time.Now()
 	body, err := f.cfg.Client.Open(ctx, p, req)
@@ -42,6 +46,12 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 		f.failed[p] = true // it was not allowed to ask whether that is current: others are
 		return nil
 	}
+	if unproven {
+		if ok, err := f.proven(body); !ok {
+			f.failed[p] = true
+			return err
+		}
+	}
 	if body.Header.Size < 0 {
 		return f.growFromPeer(ctx, p, body, want.Empty())
 	}
@@ -49,13 +59,31 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 	if ours {
 		job.AskHeld("") // before anybody can see what this job brings
 	}
-	if err := f.begin(seed.Found{Meta: body.Header.Meta, CacheControl: body.Header.CacheControl, Age: body.Header.Age, Private: body.Header.Private}); err != nil {
+	err = f.begin(seed.Found{Meta: body.Header.Meta, CacheControl: body.Header.CacheControl, Age: body.Header.Age, Private: body.Header.Private})
+	if known && errors.Is(err, seed.ErrChanged) {
+		return f.changedBy(p, err.Error())
+	}
+	if err != nil {
 		return err
 	}
-	if ours || job.Pos() != want.Off {
-		return nil // the next source is this node, or others have had these bytes first
+	if ours || unproven || job.Pos() != want.Off {
+		return nil // the next source is this node, or the same for more, or others have had these bytes first
 	}
 	return f.receive(ctx, body, func(n int) error { return f.cfg.Pace(ctx, p, n) })
+}
+
+// proven reports whether a peer that is no seed, and says first what file is read,
+// has something of it that a seed has signed. All else anybody could say, whom the
+// DHT names, and those who know better would contradict it.
+func (f *fill) proven(body *rangeread.Body) (bool, error) {
+	if h := body.Header; h.Size < 0 || h.Private && !f.job.Private() {
+		return false, nil
+	}
+	if _, err := body.Next(nil); err != nil {
+		return false, err
+	}
+	_, _ = body.Next(nil) // END, so that the stream serves again
+	return true, nil
 }
 
 // ask says that a peer is about to be asked.
@@ -262,7 +290,7 @@ func (f *fill) answered(ctx context.Context, p peer.ID, e *rangeread.Error) erro
 	case p == f.holder && e.Status != rangeread.StatusRefer:
 		f.unheld[p] = true
 		return nil
-	case p == f.nearby:
+	case p == f.nearby, !f.cfg.Map.MayGrant(p) && refuses(e.Status):
 		f.failed[p] = true
 		return nil
 	}
@@ -317,6 +345,17 @@ func (f *fill) answered(ctx context.Context, p peer.ID, e *rangeread.Error) erro
 	default:
 		f.failed[p] = true
 		return nil
+	}
+}
+
+// refuses reports whether a status says something of the file, or of its origin,
+// that ends a fill.
+func refuses(s rangeread.Status) bool {
+	switch s {
+	case rangeread.StatusNotSupported, rangeread.StatusChanged, rangeread.StatusRange, rangeread.StatusOriginError:
+		return true
+	default:
+		return false
 	}
 }
 

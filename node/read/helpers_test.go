@@ -47,6 +47,8 @@ type fakeMap struct {
 	// are the seeds there that own nothing.
 	siteReader peer.ID
 	near       map[peer.ID]bool
+	// pool are further members of it.
+	pool []peer.ID
 
 	changes atomic.Uint64
 
@@ -104,7 +106,9 @@ func (m *fakeMap) Previous(dst []peer.ID, _ content.TaskID, _ int64, _ bool, ski
 	return dst
 }
 
-func (m *fakeMap) MayGrant(p peer.ID) bool      { return slices.Contains(m.order, p) }
+func (m *fakeMap) MayGrant(p peer.ID) bool {
+	return p == m.standIn || slices.Contains(slices.Concat(m.order, m.gateways, m.pool), p)
+}
 func (m *fakeMap) IsSeed(content.TaskID) bool   { return m.seed }
 func (m *fakeMap) Version() (epoch, seq uint64) { return 5, 6 + m.changes.Load() }
 
