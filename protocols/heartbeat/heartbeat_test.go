@@ -293,6 +293,51 @@ func TestNewStreamTakesOver(t *testing.T) {
 	}
 }
 
+// whoSink records who said what.
+type whoSink struct{ sink }
+
+func (s *whoSink) Beat(from peer.ID, b Beat) Ack {
+	s.note(fmt.Sprintf("%s beat %d", from, b.Seq))
+	return Ack{}
+}
+
+func (s *whoSink) Gone(from peer.ID, goodbye bool) { s.note(fmt.Sprintf("%s gone %v", from, goodbye)) }
+
+func (s *whoSink) note(event string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.events = append(s.events, event)
+}
+
+// TestSessionOfAnother: a peer that beats with the session of another, and says
+// goodbye in it, speaks for itself: the connection says who beats. The other's
+// stream goes on.
+func TestSessionOfAnother(t *testing.T) {
+	hosts := p2ptest.Hosts(t, 3)
+	server, honest, thief := hosts[0], hosts[1], hosts[2]
+	var s whoSink
+	serve(t, server, &s, ServerConfig{})
+	p2ptest.Eventually(t, wait, func() bool { return slices.Contains(server.Mux().Protocols(), Protocol) }, "server up")
+	p2ptest.Connect(t, honest, server)
+	p2ptest.Connect(t, thief, server)
+	own, stolen := raw(t, honest, server.ID()), raw(t, thief, server.ID())
+	for _, err := range []error{beatOn(t, own, 1), beatOn(t, stolen, 2), frame.NewWriter(stolen, maxBeat).Write(&pb.Beat{Session: 1, Seq: 3, Goodbye: true})} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	p2ptest.Eventually(t, wait, s.has(fmt.Sprintf("%s gone true", thief.ID())), "the thief has said goodbye")
+	if err := beatOn(t, own, 2); err != nil {
+		t.Errorf("the other's stream: %v", err)
+	}
+	want := []string{
+		fmt.Sprintf("%s beat 1", honest.ID()), fmt.Sprintf("%s beat 2", thief.ID()), fmt.Sprintf("%s gone true", thief.ID()), fmt.Sprintf("%s beat 2", honest.ID()),
+	}
+	if got := s.heard(); !slices.Equal(got, want) {
+		t.Errorf("heard %v, want %v", got, want)
+	}
+}
+
 // slowSink holds the first beat until it is let go.
 type slowSink struct {
 	sink
