@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -18,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/p2pnode/p2pnode/internal/p2ptest"
 	"github.com/p2pnode/p2pnode/node/host"
 	"github.com/p2pnode/p2pnode/protocols/heartbeat"
 	"github.com/p2pnode/p2pnode/protocols/membership"
@@ -227,6 +229,8 @@ func TestGateRefuses(t *testing.T) {
 			// The attacker's own gate believes itself: it claims the swarm.
 			bad := newHost(t, host.Config{Key: tc.key, DHTServer: true})
 			chain := tc.chain(tc.key)
+			publish, messages := gossips(t, honest, bad)
+			start := time.Now()
 			// Who is revoked for good may not even get a connection.
 			err := bad.Connect(t.Context(), info(honest))
 			if err != nil && tc.name != "revoked" {
@@ -243,9 +247,58 @@ func TestGateRefuses(t *testing.T) {
 			if count.Load() != 0 || gate.Role(bad.ID()) != 0 || honest.DHT.RoutingTable().Size() != 0 {
 				t.Errorf("%d streams reached the handler, role %s, %d in the routing table", count.Load(), gate.Role(bad.ID()), honest.DHT.RoutingTable().Size())
 			}
-			until(t, "the connection is closed", func() bool { return !connected(honest, bad) })
+			closed := func() bool { publish(); return !connected(honest, bad) }
+			if tc.name == "none" { // which may be on its way
+				p2ptest.Eventually(t, 3*patient, closed, "the connection is closed")
+				if took := time.Since(start); took < 10*time.Second || took > patient {
+					t.Errorf("closed after %v, want about 10 s", took)
+				}
+			}
+			until(t, "the connection is closed", closed)
+			if n := messages(); n != 0 {
+				t.Errorf("%d messages of gossip came through", n)
+			}
 		})
 	}
+}
+
+// gossips has two hosts follow a topic, and returns what publishes to it at both,
+// and how many messages have come from one to the other.
+func gossips(t *testing.T, a, b *host.Host) (publish func(), messages func() int64) {
+	t.Helper()
+	var topics []*pubsub.Topic
+	var came atomic.Int64
+	for _, h := range []*host.Host{a, b} {
+		topic, err := h.PubSub.Join("t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		sub, err := topic.Subscribe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		topics = append(topics, topic)
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for {
+				m, err := sub.Next(ctx)
+				if err != nil {
+					return
+				}
+				if m.ReceivedFrom != h.ID() {
+					came.Add(1)
+				}
+			}
+		}()
+		t.Cleanup(func() { cancel(); <-ended })
+	}
+	return func() {
+		for _, topic := range topics {
+			_ = topic.Publish(t.Context(), []byte("x")) // after the end it may fail
+		}
+	}, came.Load
 }
 
 // honestHost is a member that knows of a revocation.
@@ -260,7 +313,7 @@ func honestHost(t *testing.T, s *swarm, revoked crypto.PrivKey) (*host.Host, *ho
 		t.Fatal(err)
 	}
 	key := newKey(t)
-	return s.gated(t, s.issue(t, key, membership.Seed, time.Hour), key, tcpAny, func(c *host.GateConfig) { c.Revocations = set })
+	return s.gated(t, s.issue(t, key, membership.Seed, time.Hour), key, tcpAny, func(c *host.GateConfig) { c.Revocations, c.HelloWait = set, 0 })
 }
 
 // fakeChecker shows a chain and believes anybody.
@@ -509,24 +562,31 @@ func (f issuerFunc) Renew(peer.ID, membership.Chain) (membership.Chain, error) {
 	return nil, membership.ErrUnable
 }
 
-// Connections that never say hello leave room for those that do, and end.
+// Connections that never say hello get a quarter of the places, leave them to
+// members while they hold all of that, and end.
 func TestGateMuteConnections(t *testing.T) {
 	t.Parallel()
 	s := newSwarm(t)
 	key := newKey(t)
-	a, g := s.gated(t, s.issue(t, key, membership.Seed, time.Hour), key, tcpAny, func(c *host.GateConfig) { c.MaxPending = 4 })
-	var mute []*host.Host
-	for range 8 {
-		h := newHost(t, host.Config{})
-		connect(t, h, a)
-		mute = append(mute, h)
+	g := host.NewGate(host.GateConfig{
+		Swarm: s.id, Chain: s.issue(t, key, membership.Seed, time.Hour), Logger: slog.New(slog.DiscardHandler), HelloWait: patient,
+	})
+	const places = 280 // and no fewer: of 256 and fewer the mute have 64
+	a := newHost(t, host.Config{Key: key, Gate: g, MaxPeers: places})
+	listenEcho(a, echo)
+	for _, h := range p2ptest.Hosts(t, places/4+20) {
+		p2ptest.Connect(t, h, a)
 	}
-	until(t, "some of the mute are refused", func() bool { return len(a.Network().Peers()) <= 4 })
-	until(t, "the mute are gone", func() bool { return len(a.Network().Peers()) == 0 })
+	until(t, "the mute have a quarter", func() bool { return len(a.Network().Peers()) == places/4 })
 	b, _ := s.member(t, membership.Seed, tcpAny)
 	connect(t, b, a)
-	until(t, "a member is let in", func() bool { return g.Role(b.ID()) == membership.Seed })
-	_ = mute
+	if err := say(t.Context(), b, a.ID(), echo); err != nil || g.Role(b.ID()) != membership.Seed {
+		t.Errorf("a member beside the mute: role %s, %v", g.Role(b.ID()), err)
+	}
+	if n := len(a.Network().Peers()); n < places/4 {
+		t.Errorf("%d peers are left: the member did not come while the mute held all they may", n)
+	}
+	p2ptest.Eventually(t, 3*patient, func() bool { return len(a.Network().Peers()) == 1 }, "the mute are gone, and the member is not")
 }
 
 // A member that is refused is not dialled in a tight loop.
