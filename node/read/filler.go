@@ -191,6 +191,7 @@ type fill struct {
 	private    bool // a source wants a grant, or a better one
 	theirs     bool // who asks is to fetch it
 	ownerAsks  int  // how often an owner was asked again that had nothing
+	overruled  int  // how often overrule went on
 	refused    *seed.OriginError
 	changed    error // what one peer says, and another is asked about
 }
@@ -387,6 +388,9 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 	if stands {
 		return standIn, false, true
 	}
+	if f.overrule() {
+		return f.next(ctx)
+	}
 	if f.mayAskOrigin() && f.cfg.Fallback {
 		f.metrics.fallbacks.Inc()
 		return f.cfg.Self, false, true
@@ -430,6 +434,22 @@ func (f *fill) ownerAgain(ctx context.Context) bool {
 	}
 	f.ownerAsks++
 	delete(f.lacked, p)
+	return true
+}
+
+// overrule leaves out, as if it were dead, an owner that answers and does not do
+// what is its to do, where nobody else could help: the others wait for it, or send
+// this node to it, until they are told. It reports whether there was one, or the map
+// has another by now.
+func (f *fill) overrule() bool {
+	p := f.owner()
+	if p == "" || p == f.cfg.Self || f.forbidden(p) || f.job.Unsealed() || f.overruled == rangeread.MaxPath || len(f.dead) >= rangeread.MaxPath {
+		return false
+	}
+	f.overruled++
+	if f.tried(p) {
+		f.bury(p)
+	}
 	return true
 }
 

@@ -339,6 +339,28 @@ func TestSizeByTwo(t *testing.T) {
 	}
 }
 
+// TestOwnerIsOverruled: where an owner answers, and does not do what is its to do,
+// and the others wait for it, they are told at last that it is as good as dead.
+func TestOwnerIsOverruled(t *testing.T) {
+	for _, status := range []rangeread.Status{rangeread.StatusForbidden, rangeread.StatusNotFound} {
+		w := newWorld(t, mib, 2, func(w *world, f *FillerConfig, m *seed.Config) {
+			f.Seed, m.Seed, w.seeds.owner = false, false, w.sources[0].id()
+		})
+		second := w.sources[1]
+		w.sources[0].status(status)
+		second.serve = func(_ context.Context, _ int, req rangeread.Request, a *rangeread.Answer) error {
+			if !slices.Contains(req.Skip, w.sources[0].id()) {
+				return rangeread.NewError(rangeread.StatusNotFound, "a peer is being asked")
+			}
+			return second.all(a)
+		}
+		w.mustRead(w.all())
+		if n := w.origin.Requests(path); n != 0 {
+			t.Errorf("%s: who is no seed asked the origin %d times", status, n)
+		}
+	}
+}
+
 // TestOtherAnswers: what each status of a first source leads to.
 func TestOtherAnswers(t *testing.T) {
 	for _, tc := range []struct {

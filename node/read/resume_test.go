@@ -202,6 +202,11 @@ func offsets(hits []p2ptest.Hit) []int64 {
 // unsealed makes a source send the first block by increments, and leave before
 // the seal.
 func (s *source) unsealed(a *rangeread.Answer) error {
+	return s.increments(a, func(*content.Increment) {})
+}
+
+// increments does that with increments that spoil may change.
+func (s *source) increments(a *rangeread.Answer, spoil func(*content.Increment)) error {
 	r, err := a.Header(rangeread.Header{Meta: s.meta, Source: rangeread.SourceOrigin})
 	if err != nil {
 		return err
@@ -217,6 +222,7 @@ func (s *source) unsealed(a *rangeread.Answer) error {
 	if err != nil {
 		return err
 	}
+	spoil(&inc)
 	if err := a.Increment(0, min(r.End(), block.End()), inc, func(p []byte, off int64) error { copy(p, s.data[off:]); return nil }); err != nil {
 		return err
 	}
@@ -266,6 +272,54 @@ func TestSealFromNobody(t *testing.T) {
 			t.Errorf("owner %v: %d bytes from the origin", owner, n)
 		}
 	}
+}
+
+// TestUnsignedBlock: of a source whose seals, or increments, are not signed by whom
+// they name no byte is read, nor stored: the next source is asked.
+func TestUnsignedBlock(t *testing.T) {
+	for name, spoil := range map[string]func(w *world, s *content.Seal){
+		"not signed":                       func(_ *world, s *content.Seal) { s.Sig = nil },
+		"a signature of something else":    func(w *world, s *content.Seal) { s.Sig = w.other(w.sources[0]).Sig },
+		"another's name":                   func(w *world, s *content.Seal) { s.Signer = w.sources[1].id() },
+		"another's name, and no signature": func(w *world, s *content.Seal) { s.Signer, s.Sig = w.sources[1].id(), nil },
+	} {
+		for _, growing := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, increments %t", name, growing), func(t *testing.T) {
+				w := newWorld(t, 2*mib, 2, nil)
+				liar := w.sources[0]
+				liar.data = p2ptest.Bytes(66, 2*mib)
+				for i := range liar.seals {
+					tree, root := content.Outboard(liar.data[i*mib : (i+1)*mib])
+					seal, err := content.SealBlock(liar.key, liar.id(), liar.name(int64(i)), root)
+					if err != nil {
+						t.Fatal(err)
+					}
+					spoil(w, &seal)
+					liar.seals[i], liar.trees[i] = seal, tree
+				}
+				if growing {
+					liar.serve = func(_ context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
+						return liar.increments(a, func(inc *content.Increment) { inc.Signer, inc.Sig = liar.seals[0].Signer, liar.seals[0].Sig })
+					}
+				}
+				w.mustRead(w.all())
+				w.stored(2)
+				if n := w.origin.Requests(path); n != 0 || len(liar.requests()) == 0 {
+					t.Errorf("the origin was asked %d times, the liar %d times", n, len(liar.requests()))
+				}
+			})
+		}
+	}
+}
+
+// other is a source's seal of something else.
+func (w *world) other(s *source) content.Seal {
+	w.t.Helper()
+	seal, err := content.SealBlock(s.key, s.id(), s.name(5), content.Root{5})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return seal
 }
 
 // TestConflictEndsTheFill: when two signed proofs of one block contradict one
