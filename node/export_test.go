@@ -34,3 +34,13 @@ func (n *Node) Keeps(id peer.ID) bool { return n.host.ConnManager().IsProtected(
 
 // TrustedSigner reports whether the node believes what a peer signs.
 func (n *Node) TrustedSigner(id peer.ID) bool { return n.trustedSigner(id) }
+
+// HeardOf returns up to which number the map lacks nothing of a supernode's.
+func (n *Node) HeardOf(id peer.ID) uint64 {
+	for _, c := range n.seeds.Cursors() {
+		if c.Supernode == id {
+			return c.Seq
+		}
+	}
+	return 0
+}

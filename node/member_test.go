@@ -26,6 +26,8 @@ type closedSwarm struct {
 	id        string
 	admin     string
 	superDir  string
+	super     *node.SupernodeNode
+	stop      func() // the supernode
 }
 
 func newClosedSwarm(t *testing.T) *closedSwarm {
@@ -46,7 +48,7 @@ func newClosedSwarm(t *testing.T) *closedSwarm {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run(t, n)
+	s.super, s.stop = n, run(t, n)
 	s.supernode, s.admin = n.Info().Addrs[0], n.Info().Admin
 	return s
 }
