@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/rangeread"
 	"github.com/p2pnode/p2pnode/seed"
@@ -78,7 +80,7 @@ func (r *Import) validate() (content.Meta, error) {
 		if !strings.HasPrefix(r.ETag, "W/") && !strings.HasPrefix(r.ETag, `"`) {
 			meta.ETag = `"` + r.ETag + `"`
 		}
-		if !content.StrongETag(meta.ETag) {
+		if !content.StrongETag(meta.ETag) || !httpguts.ValidHeaderFieldValue(meta.ETag) {
 			return meta, fmt.Errorf("%w: ETag %q is not a strong one: give the Last-Modified instead", ErrArgument, r.ETag)
 		}
 	}
