@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/libp2p/go-libp2p/core/peer"
+
 	"github.com/p2pnode/p2pnode/node/host"
 )
 
@@ -47,4 +49,46 @@ func TestParseAddrInfosErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzParseAddrInfos: a list that is read has each peer once, with an address, and
+// can be written and read again.
+func FuzzParseAddrInfos(f *testing.F) {
+	for _, s := range []string{
+		"/ip4/192.0.2.1/tcp/1/p2p/" + someID, "/dns4/example.org/udp/1/quic-v1/p2p/" + someID + "\n/ip6/::1/tcp/1/p2p/" + someID, "/dnsaddr/example.org/ipfs/" + someID,
+		"/ip4/192.0.2.1/tcp/1/p2p/" + someID + "/p2p-circuit/p2p/" + someID, "/p2p/" + someID, "127.0.0.1:1", "/unix/a\x1b/p2p/" + someID, "/ip4/192.0.2.1/tcp/1/p2p/\x00", "",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		list := strings.Split(s, "\n")
+		infos, err := host.ParseAddrInfos(list)
+		if err != nil {
+			if len(infos) != 0 {
+				t.Fatalf("%q: %v with the error %v", s, infos, err)
+			}
+			return
+		}
+		var written []string
+		seen := make(map[peer.ID]bool)
+		for _, info := range infos {
+			addrs, err := peer.AddrInfoToP2pAddrs(&info)
+			if err != nil || len(addrs) == 0 || seen[info.ID] {
+				t.Fatalf("%q: peer %s twice %t, addresses %v, %v", s, info.ID, seen[info.ID], addrs, err)
+			}
+			seen[info.ID] = true
+			for _, a := range addrs {
+				written = append(written, a.String())
+			}
+		}
+		again, err := host.ParseAddrInfos(written)
+		if err != nil || len(written) > len(list) || len(again) != len(infos) {
+			t.Fatalf("%q is written as %q, and read as %v, %v", s, written, again, err)
+		}
+		for i := range infos {
+			if again[i].String() != infos[i].String() {
+				t.Errorf("%q: %v, then %v", s, infos[i], again[i])
+			}
+		}
+	})
 }

@@ -36,11 +36,11 @@ func LoadOrCreateKey(path string) (crypto.PrivKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make key file %s: %w", path, err)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(priv)
-	if err != nil {
-		return nil, fmt.Errorf("make key file %s: %w", path, err)
+	text, err := formatKey(priv)
+	if err == nil {
+		err = createFile(path, text)
 	}
-	if err := createFile(path, pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der})); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("make key file %s: %w", path, err)
 	}
 	return loadKey(path)
@@ -69,6 +69,11 @@ func loadKey(path string) (crypto.PrivKey, error) {
 		return nil, fmt.Errorf("key file %s is damaged: %w: restore it, or delete it for a new identity", path, err)
 	}
 	return key, nil
+}
+
+func formatKey(key ed25519.PrivateKey) ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	return pem.EncodeToMemory(&pem.Block{Type: pemType, Bytes: der}), err
 }
 
 func parseKey(text []byte) (crypto.PrivKey, error) {

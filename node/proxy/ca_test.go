@@ -179,3 +179,59 @@ func TestHostPatterns(t *testing.T) {
 		t.Errorf("patterns are %q", p)
 	}
 }
+
+// FuzzCA: an authority that is accepted may sign, and its certificates end with it.
+func FuzzCA(f *testing.F) {
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	for _, hosts := range [][]string{nil, {"a.example", "10.0.0.1"}} {
+		certPEM, keyPEM, err := GenerateCA(hosts, now)
+		if err != nil {
+			f.Fatal(err)
+		}
+		cert, _ := pem.Decode(certPEM)
+		key, _ := pem.Decode(keyPEM)
+		f.Add(cert.Bytes, key.Bytes)
+		f.Add(cert.Bytes[:len(cert.Bytes)-1], key.Bytes)
+		f.Add(key.Bytes, cert.Bytes)
+	}
+	f.Fuzz(func(t *testing.T, cert, key []byte) {
+		certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})
+		ca, err := NewCA(certPEM, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), func() time.Time { return now })
+		if err != nil {
+			return
+		}
+		if !ca.cert.IsCA || ca.cert.KeyUsage&x509.KeyUsageCertSign == 0 || !now.Before(ca.cert.NotAfter) {
+			t.Fatalf("accepted: %+v", ca.cert)
+		}
+		for _, host := range []string{"a.example", "10.0.0.1"} {
+			leaf, err := ca.certificate(host)
+			if err != nil {
+				return
+			}
+			if leaf.Leaf.NotAfter.After(ca.cert.NotAfter) || leaf.Leaf.IsCA || leaf.Leaf.VerifyHostname(bracketed(host)) != nil {
+				t.Fatalf("certificate for %s: %+v", host, leaf.Leaf)
+			}
+		}
+	})
+}
+
+// FuzzHostPatterns: a pattern that is read is in canonical form, takes what it
+// names, and no other host.
+func FuzzHostPatterns(f *testing.F) {
+	for _, s := range []string{"A.example", "*.b.example", "10.0.0.1", "[::1]", "2001:DB8::1", "b\u00fccher.example", "*", "*.*.a", "a.example:443", "a.example.", "::ffff:10.0.0.1", "%41.example", "x@a"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := NewHostPatterns([]string{s})
+		if err != nil {
+			return
+		}
+		if again, err := NewHostPatterns(p); err != nil || !slices.Equal(again, p) {
+			t.Fatalf("%q is %q, then %q, %v", s, p, again, err)
+		}
+		name, wildcard := strings.CutPrefix(p[0], "*")
+		if wildcard && (!p.Match("x"+name) || p.Match(name) || p.Match(name[1:])) || !wildcard && !p.Match(name) || p.Match("") || p.Match(name+"x") {
+			t.Fatalf("%q is %q", s, p)
+		}
+	})
+}
