@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -143,9 +144,14 @@ func TestClosedSwarm(t *testing.T) {
 		t.Errorf("the origin sent %d bytes, want %d", n, len(body))
 	}
 	stop()
-	for path, mode := range modes(t, cfg.DataDir) {
-		// The records' own code has its modes; their directory keeps others out.
-		if mode.Perm()&0o077 != 0 && filepath.Base(filepath.Dir(path)) != "records" {
+	all, records := modes(t, cfg.DataDir), filepath.Join(cfg.DataDir, "records")
+	if all[records] != fs.ModeDir|0o700 {
+		t.Errorf("the records' directory has mode %v", all[records])
+	}
+	for path, mode := range all {
+		// The datastore's own code makes the files of the records, for all to read:
+		// others do not get past their directory.
+		if mode.Perm()&0o077 != 0 && filepath.Dir(path) != records {
 			t.Errorf("%s has mode %v: others can read it", path, mode)
 		}
 	}
