@@ -3,6 +3,7 @@ package control_test
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/p2pnode/p2pnode/internal/p2ptest"
 	"github.com/p2pnode/p2pnode/node/control"
 	"github.com/p2pnode/p2pnode/protocols/assignment"
+	"github.com/p2pnode/p2pnode/protocols/fetch"
 	"github.com/p2pnode/p2pnode/protocols/heartbeat"
 	"github.com/p2pnode/p2pnode/supernode"
 )
@@ -269,6 +271,51 @@ func TestForgedAssignment(t *testing.T) {
 		if got := entry(n, content.TaskID{66}); got != nil {
 			t.Errorf("node %d believes a forged assignment to %v", i, got)
 		}
+	}
+}
+
+// forgedLog has updates that no supernode signed, whoever asks.
+type forgedLog struct {
+	entries []assignment.Signed
+	asked   atomic.Int64
+}
+
+func (f *forgedLog) Since([]assignment.Cursor, *content.Prefixes, int) ([]assignment.Signed, bool) {
+	f.asked.Add(1)
+	return f.entries, false
+}
+
+// TestForgedMap has a neighbour serve a map of its own making, with a pool, to a
+// node whose supernode is dead.
+func TestForgedMap(t *testing.T) {
+	b := newBoss(t, newKey(t), "/ip4/127.0.0.1/tcp/0")
+	b.stop(t)
+	if err := b.host.Close(); err != nil {
+		t.Fatal(err)
+	}
+	key := newKey(t)
+	liar := &node{}
+	liar.host, _ = newHost(t, key, "/ip4/127.0.0.1/tcp/0")
+	log := &forgedLog{}
+	for seq, u := range []assignment.Update{
+		{Pool: &assignment.PoolPage{Pages: 1, Members: []assignment.Member{{ID: liar.host.ID(), Weight: 1}}}},
+		{Assigns: []assignment.Assign{{Task: content.TaskID{66}, Size: 1, Seeds: []peer.ID{liar.host.ID()}, Lease: time.Hour}}},
+	} {
+		u.Cursor, u.Issued = assignment.Cursor{Epoch: 1 << 50, Seq: uint64(seq + 1)}, time.Now()
+		forged, err := assignment.Sign(key, u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		posing := forged
+		posing.Supernode = b.info.ID
+		log.entries = append(log.entries, forged, posing)
+	}
+	start(t, fetch.NewServer(liar.host, log, fetch.ServerConfig{Logger: quiet()}).Run)
+	p2ptest.Eventually(t, 3*time.Second, func() bool { return slices.Contains(liar.host.Mux().Protocols(), fetch.Protocol) }, "the liar does not serve")
+	n := newNode(t, b.info, liar)
+	p2ptest.Eventually(t, 10*time.Second, func() bool { return log.asked.Load() > 1 }, "the liar is not asked again")
+	if got := entry(n, content.TaskID{66}); got != nil || len(n.m.Pool()) != 0 || n.m.TrustedSigner(liar.host.ID()) {
+		t.Errorf("believed: pool %v, seeds %v, the liar as a signer %v", n.m.Pool(), got, n.m.TrustedSigner(liar.host.ID()))
 	}
 }
 
