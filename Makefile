@@ -8,7 +8,7 @@ CHAOS ?= 10m
 ci:
 	.ci/run
 
-# Every fuzz target for FUZZTIME, a processor each.
+# Every fuzz target, or those that match FUZZ, for FUZZTIME, a processor each.
 fuzz:
 	FUZZTIME=$(FUZZTIME) .ci/run fuzz
 
