@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -42,16 +43,20 @@ var noUser = []byte("$2a$10$000000000000000000000uAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
 // maxUsers bounds a list of users.
 const maxUsers = 100_000
 
-// loadUsers reads lines of name:hash, with hashes of bcrypt as htpasswd -B
-// writes them. Empty lines and those that begin with # are passed over.
 func loadUsers(path string) (map[string][]byte, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot be read: %w", err)
 	}
 	defer file.Close()
+	return readUsers(file)
+}
+
+// readUsers reads lines of name:hash, with hashes of bcrypt as htpasswd -B
+// writes them. Empty lines and those that begin with # are passed over.
+func readUsers(r io.Reader) (map[string][]byte, error) {
 	users := make(map[string][]byte)
-	lines := bufio.NewScanner(file)
+	lines := bufio.NewScanner(r)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
 		if line == "" || line[0] == '#' {
