@@ -9,8 +9,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/p2pnode/p2pnode/node"
+	"github.com/p2pnode/p2pnode/node/host"
+	"github.com/p2pnode/p2pnode/node/proxy"
 )
 
 // harness is an app whose parts a test replaces, with what it wrote.
@@ -322,7 +327,15 @@ func TestErrorIsOneLineWithAdvice(t *testing.T) {
 }
 
 func FuzzConfigFile(f *testing.F) {
-	for _, s := range []string{"site: a\n", "listen: [a, b]\n", "a: &a [*a]\n", "site: &s x\nswarm: *s\n", "? [a]\n: b\n", "<<: {site: a}\n", "---\n---\n", "- a\n", "null\n", "seed: no\n", "&a a: *a\n"} {
+	const addr = "/ip4/127.0.0.1/tcp/1/p2p/12D3KooWGC7qKv9rFD6ck5ToahqFmVzNCYBs1hoFPUyzZGvXSbPw"
+	for _, s := range []string{
+		"rules:\n- {url: '^https://[a-z]+/', host: [a.example, '*.b.example', 10.0.0.0/8, '[::1]'], method: GET, min-size: 1MiB, max-size: 2MiB, action: p2p, fresh: 90s, prefetch: whole, private: grace(1h)}\n- {method: [GET, PUT], action: direct}\n",
+		"rules:\n- {host: 'a:1', action: block}\n", "rules:\n- {url: '(', action: p2p}\n", "rules:\n- {private: grace(-1h), action: p2p}\n",
+		"uplink: {rate: 2MiB, background: off, schedule: [{days: [mon, Sunday], from: \"22:00\", to: \"06:00\", rate: none}, {from: \"06:00\", to: \"06:00\", background: on}]}\n", "uplink: {schedule: [{from: 25:00}]}\n",
+		"registry: [a.example=https://r.example:5000, b=http://x/]\nintercept: [A.example, '*.b.example', '10.0.0.1']\n", "registry: =https://u:p@r/\n",
+		"supernode: " + addr + "\nbootstrap: [" + addr + "]\nsite-peer: /dns4/x/udp/1/quic-v1/p2p/x\n", "listen: /ip4/127.0.0.1/tcp/0\nsupernode-listen: /ip4/0.0.0.0/tcp/1\n",
+		"origin-allow: [10.0.0.0/8, '*.a', a]\norigin-only: x/y\nfilter-query: [utm_source, sig]\nproxy: 0.0.0.0:1\nproxy-open: true\nadmin: unix:/x\n",
+		"site: a\n", "listen: [a, b]\n", "a: &a [*a]\n", "site: &s x\nswarm: *s\n", "? [a]\n: b\n", "<<: {site: a}\n", "---\n---\n", "- a\n", "null\n", "seed: no\n", "&a a: *a\n"} {
 		f.Add(s)
 	}
 	path := filepath.Join(f.TempDir(), "c.yaml")
@@ -330,10 +343,89 @@ func FuzzConfigFile(f *testing.F) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		if _, ok := newHarness().accepts(t, "--config", path); !ok {
+			return
+		}
 		h := newHarness()
-		code := h.run(t.Context(), []string{"daemon", "--config", path})
-		if lines := strings.Count(h.errs.String(), "\n"); (code != exitUsage && code != exitFailed) || lines != 1 {
-			t.Fatalf("exit code %d, %q", code, h.errs.String())
+		if code := h.run(t.Context(), []string{"config", "check", "--config", path}); code != exitDone {
+			t.Fatalf("accepted by the daemon: %d %s", code, h.errs.String())
+		}
+	})
+}
+
+// accepts runs a daemon up to its ports, and returns the configuration that it has
+// found good. What it refuses it refuses in one line.
+func (h *harness) accepts(t *testing.T, args ...string) (c node.Config, ok bool) {
+	t.Helper()
+	h.newNode = func(got node.Config) (runner, error) {
+		if err := got.Validate(); err != nil {
+			return nil, err
+		}
+		c, ok = got, true
+		return nil, errStop
+	}
+	code := h.run(t.Context(), append([]string{"daemon"}, args...))
+	if lines := strings.Count(h.errs.String(), "\n"); (code != exitUsage && code != exitFailed) || lines != 1 {
+		t.Fatalf("exit code %d, %q", code, h.errs.String())
+	}
+	if ok {
+		checkGood(t, c)
+	}
+	return c, ok
+}
+
+// checkGood wants all that a good configuration says to be read by those who use it.
+func checkGood(t *testing.T, c node.Config) {
+	t.Helper()
+	if err := c.WithDefaults().Validate(); err != nil {
+		t.Fatalf("no good with its defaults: %v", err)
+	}
+	if _, err := proxy.NewHostPatterns(c.Intercept); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := host.ParseAddrInfos(slices.Concat(c.Supernodes, c.Bootstrap, c.SitePeers)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Judge("GET", "https://a.example/x", 5); err != nil {
+		t.Fatal(err)
+	}
+	for hour := range 24 {
+		if b := c.Uplink.At(time.Date(2026, 11, 23, hour, 0, 0, 0, time.UTC)); b.Rate < 0 {
+			t.Fatalf("a rate of %d at %d:00", b.Rate, hour)
+		}
+	}
+}
+
+// FuzzEnvironment: a variable is one setting, and a list has what stands between
+// its commas.
+func FuzzEnvironment(f *testing.F) {
+	var (
+		d     daemonSettings
+		flags pflag.FlagSet
+		names []string
+	)
+	d.bind(&newHarness().app, &flags)
+	flags.VisitAll(func(f *pflag.Flag) {
+		if f.Name != "config" { // a file
+			names = append(names, f.Name)
+		}
+	})
+	for i := range names {
+		for _, s := range []string{"a,*.b.example", "/ip4/127.0.0.1/tcp/1", "a=https://b", "5", "true", "10MiB", ",", "\x00"} {
+			f.Add(uint8(i), s)
+		}
+	}
+	f.Fuzz(func(t *testing.T, which uint8, value string) {
+		name := names[int(which)%len(names)]
+		h := newHarness()
+		h.vars[envPrefix+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))] = value
+		c, ok := h.accepts(t)
+		lists := map[string][]string{
+			"listen": c.Listen, "filter-query": c.FilterQuery, "supernode": c.Supernodes, "supernode-listen": c.SupernodeListen, "bootstrap": c.Bootstrap,
+			"site-peer": c.SitePeers, "origin-allow": c.OriginAllow, "origin-only": c.OriginOnly, "registry": c.Registries, "intercept": c.Intercept,
+		}
+		if list, is := lists[name]; ok && is && strings.Join(list, ",") != value {
+			t.Fatalf("%s=%q is %q", name, value, list)
 		}
 	})
 }
