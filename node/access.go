@@ -40,8 +40,12 @@ func (c Config) proxyAccess() (proxy.Access, error) {
 // noUser is a hash that no password has.
 var noUser = []byte("$2a$10$000000000000000000000uAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
 
-// maxUsers bounds a list of users.
-const maxUsers = 100_000
+const (
+	maxUsers = 100_000 // in a list
+	// maxCost is the highest cost of a hash, as that of htpasswd: one password
+	// takes some 8 s then, and twice as long for each more.
+	maxCost = 17
+)
 
 func loadUsers(path string) (map[string][]byte, error) {
 	file, err := os.Open(path)
@@ -63,8 +67,12 @@ func readUsers(r io.Reader) (map[string][]byte, error) {
 			continue
 		}
 		name, hash, ok := strings.Cut(line, ":")
-		if _, err := bcrypt.Cost([]byte(hash)); !ok || name == "" || err != nil {
+		cost, err := bcrypt.Cost([]byte(hash))
+		if !ok || name == "" || err != nil {
 			return nil, fmt.Errorf("line %d is not name:hash with a hash of bcrypt: make it by htpasswd -B", n)
+		}
+		if cost > maxCost {
+			return nil, fmt.Errorf("line %d has a hash of cost %d, and %d is the most, so that no login takes minutes: make it anew by htpasswd -B", n, cost, maxCost)
 		}
 		if users[name] = []byte(hash); len(users) > maxUsers {
 			return nil, fmt.Errorf("has more than %d users", maxUsers)

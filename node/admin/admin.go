@@ -105,8 +105,7 @@ func New(cfg Config) http.Handler {
 			ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn),
 		}))
 	}
-	a.handle("/debug/pprof/", http.HandlerFunc(pprof.Index))
-	a.mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	a.handle("/debug/pprof/", http.HandlerFunc(pprof.Index)) // no cmdline: a join secret may be among the arguments
 	a.mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	a.mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	a.mux.HandleFunc("/debug/pprof/trace", pprof.Trace)

@@ -104,7 +104,7 @@ func TestEndpoints(t *testing.T) {
 		{"/", 200, "text/plain; charset=utf-8", "/v1/extra\n"},
 		{"/debug/pprof/", 200, "text/html; charset=utf-8", "goroutine"},
 		{"/debug/pprof/goroutine?debug=1", 200, "text/plain; charset=utf-8", "goroutine profile"},
-		{"/debug/pprof/cmdline", 200, "text/plain; charset=utf-8", "admin"},
+		{"/debug/pprof/cmdline", 404, "text/plain; charset=utf-8", "Unknown profile"},
 		{"/debug/pprof/symbol", 200, "text/plain; charset=utf-8", "num_symbols"},
 		{"/debug/pprof/trace?seconds=0.01", 200, "application/octet-stream", ""},
 		{"/debug/pprof/profile?seconds=100000", 400, "application/json", "seconds"},
