@@ -41,6 +41,9 @@ const (
 	// reads of rangeread each take half; 32 leave 632, 100 leave 91, and it takes
 	// more than 170 to leave none.
 	fairPart = 32
+	// lonePart is the part of all places that a peer leaves free for who comes next
+	// while nobody else holds one.
+	lonePart = 8
 )
 
 // Limits are the bounds. A field that is 0 is none.
@@ -48,7 +51,10 @@ type Limits struct {
 	// Reads is how many reads of all peers run at once; default 2048. The first
 	// half of these places is for whoever asks; of the others a peer gets one only
 	// while it holds none, or less than a 32nd of how many are free, so that few
-	// with many slow reads do not take all.
+	// with many slow reads do not take all. A peer beside which nobody holds a place,
+	// as may be the gateway of a site, leaves an eighth of all free, at least one:
+	// were it slow, whoever comes next would else be shut out until a read ends. Of
+	// 64 places it gets 56, of 2 it gets 1.
 	Reads int `json:"reads"`
 	// PeerReads is how many reads a second one peer begins, with as many at
 	// once after a pause; default 50,000.
@@ -149,7 +155,7 @@ func (l *Limiter) enter(from peer.ID, req rangeread.Request) string {
 		if free <= 0 {
 			return "too many reads at once"
 		}
-		if held := l.held[from]; held > 0 && free <= l.limits.Reads/2 && held >= free/fairPart {
+		if l.full(l.held[from], free) {
 			return "too many reads of this peer at once"
 		}
 	}
@@ -168,6 +174,19 @@ func (l *Limiter) enter(from peer.ID, req rangeread.Request) string {
 	l.active++
 	l.held[from]++
 	return ""
+}
+
+// full reports whether a peer that holds so many places has to leave those that
+// are free to others. The caller holds mu.
+func (l *Limiter) full(held, free int) bool {
+	switch held {
+	case 0:
+		return false
+	case l.active: // nobody else holds one
+		return free <= max(1, l.limits.Reads/lonePart)
+	default:
+		return free <= l.limits.Reads/2 && held >= free/fairPart
+	}
 }
 
 // account returns a peer's. The caller holds mu.

@@ -130,6 +130,42 @@ func TestSlowReadersLeavePlaces(t *testing.T) {
 	})
 }
 
+// A slow peer that is alone has all places but those for who comes next, and who
+// comes gets one at once; from then on the two share.
+func TestLonePeer(t *testing.T) {
+	for _, c := range []struct{ reads, want, next int }{
+		{1, 1, 0}, {2, 1, 1}, {3, 2, 1}, {8, 7, 1}, {16, 14, 1}, {64, 56, 1}, {100, 64, 1}, {2048, 64, 64},
+	} {
+		t.Run(strconv.Itoa(c.reads), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := make(handler)
+				l := New(h, nowhere)
+				if err := l.Set(Limits{Reads: c.reads}); err != nil {
+					t.Fatal(err)
+				}
+				taken := func(from peer.ID) int {
+					for range rangeread.MaxReads - l.held[from] {
+						go func() { _ = ask(l, from, rangeread.Request{}) }()
+					}
+					synctest.Wait()
+					return l.held[from]
+				}
+				if n := taken("lone"); n != c.want {
+					t.Errorf("a lone peer has %d of %d places, want %d", n, c.reads, c.want)
+				}
+				if n := taken("next"); n != c.next {
+					t.Errorf("the next has %d of %d places, want %d", n, c.reads, c.next)
+				}
+				if n := taken("lone"); n != c.want {
+					t.Errorf("beside the next the first has %d of %d places, want the %d of before", n, c.reads, c.want)
+				}
+				close(h)
+				synctest.Wait()
+			})
+		})
+	}
+}
+
 // One peer's flood is refused, others are served meanwhile, and it is served
 // again at its rate.
 func TestPeerRates(t *testing.T) {
