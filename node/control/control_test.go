@@ -236,8 +236,8 @@ func TestLeaveIsTheLastWord(t *testing.T) {
 	nodes[2].stop(t)
 }
 
-// TestForgedAssignment has a member of the swarm publish and serve updates that
-// no supernode signed.
+// TestForgedAssignment has a member of the swarm publish updates that no supernode
+// signed, in its own name and in a supernode's.
 func TestForgedAssignment(t *testing.T) {
 	b, nodes := newSwarm(t, 2)
 	poolIs(t, 3*time.Second, nodes, hostIDs(nodes))
@@ -264,7 +264,12 @@ func TestForgedAssignment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h := heldTask(1) // what is true comes through, after the lies
+	for _, reason := range []string{"untrusted", "signature"} {
+		p2ptest.Eventually(t, 10*time.Second, func() bool {
+			return counted(t, nodes[:1], "p2pnode_assignment_rejected_messages_total", reason) >= 1
+		}, "no lie is refused as "+reason)
+	}
+	h := heldTask(1) // what is true comes through beside the lies
 	nodes[1].hold(h)
 	assigned(t, nodes, h.Task)
 	for i, n := range nodes {

@@ -10,7 +10,13 @@ import (
 )
 
 // asked sums up how often nodes asked for the map.
-func asked(t *testing.T, nodes []*node, whom string) (n float64) {
+func asked(t *testing.T, nodes []*node, whom string) float64 {
+	t.Helper()
+	return counted(t, nodes, "p2pnode_control_fetches_total", whom)
+}
+
+// counted sums up what a counter of nodes says under its one label.
+func counted(t *testing.T, nodes []*node, name, label string) (n float64) {
 	t.Helper()
 	for _, of := range nodes {
 		all, err := of.reg.Gather()
@@ -19,7 +25,7 @@ func asked(t *testing.T, nodes []*node, whom string) (n float64) {
 		}
 		for _, f := range all {
 			for _, m := range f.GetMetric() {
-				if f.GetName() == "p2pnode_control_fetches_total" && m.GetLabel()[0].GetValue() == whom {
+				if f.GetName() == name && m.GetLabel()[0].GetValue() == label {
 					n += m.GetCounter().GetValue()
 				}
 			}
