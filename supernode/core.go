@@ -129,6 +129,7 @@ func (c *core) report(from peer.ID, r report.Report, now time.Time) bool {
 	if slices.Contains(c.gone, from) { // what it says now is newer
 		c.forgetGone()
 	}
+	c.tasks.shares.spend()
 	for _, h := range r.Held {
 		c.tasks.held(from, h, now)
 	}

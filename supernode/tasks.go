@@ -28,7 +28,8 @@ type task struct {
 	holders    map[peer.ID]Holding
 	seen       time.Time     // last report that holds it or demands it
 	reporter   *reporter     // whose task it is,
-	place      *list.Element // and where in its list
+	list       *list.List    // in which of its lists,
+	place      *list.Element // and where
 
 	flow *flow // nil where nobody reads it
 	wish Wish
