@@ -143,6 +143,9 @@ const (
 	// busyTime bounds the waits for busy peers: one that stays so for longer is as
 	// good as gone, and would hold its readers up with each block anew.
 	busyTime = 5 * time.Second
+	// overruleTime bounds, in all, the waits for owners that are left out one after
+	// the other.
+	overruleTime = 3 * busyTime
 	// ownerTries bounds how often an owner is asked again that had nothing: a
 	// map reaches everybody within that time.
 	ownerTries = 20
@@ -192,8 +195,10 @@ type fill struct {
 	theirs     bool // who asks is to fetch it
 	ownerAsks  int  // how often an owner was asked again that had nothing
 	overruled  int  // how often overrule went on
-	refused    *seed.OriginError
-	changed    error // what one peer says, and another is asked about
+	// overruledAt is when it first did.
+	overruledAt time.Time
+	refused     *seed.OriginError
+	changed     error // what one peer says, and another is asked about
 }
 
 // Fill implements seed.Filler.
@@ -369,7 +374,7 @@ func (f *fill) next(ctx context.Context) (p peer.ID, noFill, ok bool) {
 	}
 	if !f.looked {
 		f.looked = true
-		f.found = f.cfg.Providers.Find(ctx, job.Task.ID)
+		f.found = slices.SortedStableFunc(slices.Values(f.cfg.Providers.Find(ctx, job.Task.ID)), func(a, b peer.ID) int { return f.inDoubt(a) - f.inDoubt(b) })
 		f.near = f.neighbours(maxNear)
 	}
 	for _, p := range f.found {
@@ -414,6 +419,24 @@ func (f *fill) nextNear() (peer.ID, bool) {
 	return "", false
 }
 
+// nextAgain has a peer asked next once more, that has shown what file is read.
+func (f *fill) nextAgain(p peer.ID) {
+	switch {
+	case p == f.nearby:
+		f.near = slices.Insert(f.near, 0, p)
+	case slices.Contains(f.dead, p):
+		f.doubted = slices.Insert(f.doubted, 0, p)
+	}
+}
+
+// inDoubt is 1 for a peer in doubt, else 0.
+func (f *fill) inDoubt(p peer.ID) int {
+	if f.cfg.Health.Doubtful(p) {
+		return 1
+	}
+	return 0
+}
+
 // neighbours returns at most n neighbours at this node's site whom nothing speaks
 // against.
 func (f *fill) neighbours(n int) []peer.ID {
@@ -446,9 +469,14 @@ func (f *fill) overrule() bool {
 	if p == "" || p == f.cfg.Self || f.forbidden(p) || f.job.Unsealed() || f.overruled == rangeread.MaxPath || len(f.dead) >= rangeread.MaxPath {
 		return false
 	}
-	f.overruled++
+	if f.overruled++; f.overruled == 1 {
+		f.overruledAt = time.Now()
+	} else if time.Since(f.overruledAt) > overruleTime {
+		return false
+	}
 	if f.tried(p) {
 		f.bury(p)
+		f.busy, f.waited = 0, 0 // the patience was for the one
 	}
 	return true
 }

@@ -340,17 +340,22 @@ func TestSizeByTwo(t *testing.T) {
 }
 
 // TestOwnerIsOverruled: where an owner answers, and does not do what is its to do,
-// and the others wait for it, they are told at last that it is as good as dead.
+// and the others wait for it, they are told at last that it is as good as dead; and
+// one that is busy then for a moment, as it was waiting for that owner, is waited for.
 func TestOwnerIsOverruled(t *testing.T) {
-	for _, status := range []rangeread.Status{rangeread.StatusForbidden, rangeread.StatusNotFound} {
+	for _, status := range []rangeread.Status{rangeread.StatusForbidden, rangeread.StatusNotFound, rangeread.StatusBusy} {
 		w := newWorld(t, mib, 2, func(w *world, f *FillerConfig, m *seed.Config) {
 			f.Seed, m.Seed, w.seeds.owner = false, false, w.sources[0].id()
 		})
 		second := w.sources[1]
 		w.sources[0].status(status)
+		told := 0
 		second.serve = func(_ context.Context, _ int, req rangeread.Request, a *rangeread.Answer) error {
 			if !slices.Contains(req.Skip, w.sources[0].id()) {
 				return rangeread.NewError(rangeread.StatusNotFound, "a peer is being asked")
+			}
+			if told++; told <= 3 {
+				return rangeread.NewError(rangeread.StatusBusy, "a peer is being asked that does not answer")
 			}
 			return second.all(a)
 		}

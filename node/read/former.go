@@ -43,7 +43,7 @@ func (f *fill) fromFormer(ctx context.Context) bool {
 	for i, p := range slices.Concat(owners, f.instead(stripe)) {
 		near := i >= len(owners)
 		_, known := f.job.Meta()
-		if f.former[p] || f.tried(p) || slices.Contains(f.job.Path, p) || near && !known && !f.cfg.Map.MayGrant(p) {
+		if f.former[p] || f.tried(p) || slices.Contains(f.job.Path, p) {
 			continue
 		}
 		if f.former == nil {
@@ -57,6 +57,9 @@ func (f *fill) fromFormer(ctx context.Context) bool {
 		}
 		f.log.Debug("asked before the origin", "peer", p, "task", f.job.Task.ID, "off", before, "len", f.job.Pos()-before, "err", err)
 		if now, _ := f.job.Meta(); f.job.Done() || f.job.Pos() > before || !known && !now.Generation.IsZero() {
+			if near && f.job.Pos() == before {
+				delete(f.former, p) // it has only shown what file it is
+			}
 			return true
 		}
 	}
@@ -115,8 +118,16 @@ func (f *fill) held(ctx context.Context, p peer.ID, near bool) error {
 		Task: job.Task.ID, Generation: job.Expect, Range: job.Want(), NoFill: true, Path: append(slices.Clone(job.Path), f.cfg.Self), Skip: f.dead,
 		Site: onSite, Brief: patience,
 	}
-	if meta, known := job.Meta(); known {
+	meta, known := job.Meta()
+	if known {
 		req.Generation = meta.Generation
+	}
+	unproven := near && !known && !f.cfg.Map.MayGrant(p)
+	if unproven {
+		req.Range.Len = 1
+	}
+	if near {
+		req.Patience = doubtPatience
 	}
 	req.Epoch, req.Seq = f.cfg.Map.Version()
 	req.Grant = job.Grant()
@@ -146,10 +157,15 @@ func (f *fill) held(ctx context.Context, p peer.ID, near bool) error {
 	if body.Header.Meta.Sequential { // nobody has a part of it
 		return nil
 	}
+	if unproven {
+		if first, err := f.proof(body); first == nil {
+			return err
+		}
+	}
 	if err := job.Begin(seed.Found{Meta: body.Header.Meta, CacheControl: body.Header.CacheControl, Age: body.Header.Age, Private: body.Header.Private}); err != nil {
 		return err
 	}
-	if job.Pos() != req.Range.Off {
+	if unproven || job.Pos() != req.Range.Off {
 		return nil
 	}
 	err = f.receive(ctx, body, func(n int) error { return f.cfg.Pace(ctx, p, n) })

@@ -223,6 +223,42 @@ func TestSeedIsDead(t *testing.T) {
 	}
 }
 
+// TestSeedIsDeadForPeer: the same where a peer asks, and this node knows nothing of
+// the file yet: a neighbour says what file it is by bytes that a seed has signed.
+func TestSeedIsDeadForPeer(t *testing.T) {
+	for name, tc := range map[string]struct {
+		lie    func(*content.Meta)
+		asked  string
+		origin int
+	}{
+		"true":            {func(*content.Meta) {}, "[0 2]", 0},
+		"another size":    {func(m *content.Meta) { m.Size-- }, "[0 1]", 1},
+		"another version": {func(m *content.Meta) { m.Generation = content.Generation{66} }, "[0 1]", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, dead := p2ptest.Key(t)
+			w := newWorld(t, 2*mib, 2, func(w *world, f *FillerConfig, m *seed.Config) {
+				w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{dead, w.seeds.self}, true, dead
+				w.health.doubtful[dead] = true
+				f.Client = rangeread.NewClient(rangeread.ClientConfig{
+					Host: w.host, Silence: silence, Trusted: func(p peer.ID) bool { return p != w.sources[1].id() },
+				})
+				w.run(f.Client.Run)
+				m.VerifySeal = f.Client.VerifySeal
+			})
+			reader, near := w.sources[0], w.sources[1]
+			w.expect, near.seals = near.meta.Generation, reader.seals
+			tc.lie(&near.meta)
+			w.providers.near = []peer.ID{near.id()}
+			if err := w.asker(reader)(content.Range{Len: mib}, reader.id()); err != nil {
+				t.Fatal(err)
+			}
+			w.stored(1)
+			w.wantAsked(tc.asked, tc.origin)
+		})
+	}
+}
+
 // TestHangingNeighbour: one that does not answer keeps nobody waiting, and slow is not
 // dead.
 func TestHangingNeighbour(t *testing.T) {
@@ -305,13 +341,13 @@ func TestNeighbourIsNoOrigin(t *testing.T) {
 // site are asked, for what they hold.
 func TestNeighbourHolds(t *testing.T) {
 	w := newWorld(t, 2*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
-		w.seeds.order, w.seeds.pool = []peer.ID{w.sources[0].id()}, []peer.ID{w.sources[1].id()}
+		w.seeds.order = []peer.ID{w.sources[0].id()}
 	})
 	w.sources[0].status(rangeread.StatusOriginError)
 	w.providers.near = []peer.ID{w.sources[0].id(), w.sources[1].id()}
 	w.mustRead(w.all())
 	w.stored(2)
-	w.wantAsked("[2 2]", 0)
+	w.wantAsked("[2 3]", 0) // once for what file it is
 	for _, req := range w.sources[1].requests() {
 		if !req.NoFill || req.Origin != nil {
 			t.Errorf("a neighbour was asked to fetch what it has not: %+v", req)

@@ -15,6 +15,11 @@ import (
 	"github.com/p2pnode/p2pnode/seed"
 )
 
+// doubtPatience is for how long a peer that is no seed may say nothing but WAIT. A
+// seed is waited for as long as an origin is; of anybody else that is not known to
+// be true.
+const doubtPatience = 10 * time.Second
+
 // fromPeer reads what the job wants from a peer.
 func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 	job := f.job
@@ -46,14 +51,18 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 		f.failed[p] = true // it was not allowed to ask whether that is current: others are
 		return nil
 	}
+	var first *rangeread.Piece
 	if unproven {
-		if ok, err := f.proven(body); !ok {
+		if first, err = f.proof(body); first == nil {
 			f.failed[p] = true
 			return err
 		}
 	}
 	if body.Header.Size < 0 {
-		return f.growFromPeer(ctx, p, body, want.Empty())
+		return f.growFromPeer(ctx, p, body, first)
+	}
+	if !f.cfg.Map.MayGrant(p) {
+		body.Header.Sequential = false // nobody has signed that; the origin says it anew
 	}
 	ours := !noFill && !known && f.ours(body.Header.Meta)
 	if ours {
@@ -66,24 +75,32 @@ func (f *fill) fromPeer(ctx context.Context, p peer.ID, noFill bool) error {
 	if err != nil {
 		return err
 	}
+	if unproven {
+		f.nextAgain(p)
+	}
 	if ours || unproven || job.Pos() != want.Off {
 		return nil // the next source is this node, or the same for more, or others have had these bytes first
 	}
 	return f.receive(ctx, body, func(n int) error { return f.cfg.Pace(ctx, p, n) })
 }
 
-// proven reports whether a peer that is no seed, and says first what file is read,
-// has something of it that a seed has signed. All else anybody could say, whom the
-// DHT names, and those who know better would contradict it.
-func (f *fill) proven(body *rangeread.Body) (bool, error) {
-	if h := body.Header; h.Size < 0 || h.Private && !f.job.Private() {
-		return false, nil
+// proof returns the first piece of an answer, by which a peer that is no seed, and
+// says first what file is read, shows that it has something of it that a seed has
+// signed; nil where it does not. All else anybody could say, whom the DHT names, and
+// those who know better would contradict it.
+func (f *fill) proof(body *rangeread.Body) (*rangeread.Piece, error) {
+	h := body.Header
+	if h.Private && !f.job.Private() {
+		return nil, nil
 	}
-	if _, err := body.Next(nil); err != nil {
-		return false, err
+	first, err := body.Next(nil)
+	if err != nil {
+		return nil, err
 	}
-	_, _ = body.Next(nil) // END, so that the stream serves again
-	return true, nil
+	if h.Size >= 0 {
+		_, _ = body.Next(nil) // END, so that the stream serves again
+	}
+	return &first, nil
 }
 
 // ask says that a peer is about to be asked.
@@ -109,8 +126,9 @@ func (f *fill) request(p peer.ID, want content.Range, noFill bool) rangeread.Req
 	}
 	req.Fields, req.Validate = !known, !known && job.Validate
 	req.Epoch, req.Seq = f.cfg.Map.Version()
-	if job.Private() && !f.cfg.Map.MayGrant(p) {
-		req.NoFill = true // credentials are for seeds
+	if !f.cfg.Map.MayGrant(p) {
+		req.Patience = doubtPatience
+		req.NoFill = noFill || job.Private() // credentials are for seeds
 	}
 	if job.Origin.URL != "" && !req.NoFill {
 		o := job.Origin
@@ -250,9 +268,15 @@ func (f *fill) tried(p peer.ID) bool { return f.failed[p] || f.lacked[p] }
 
 // stalled leaves a peer that said nothing but WAIT, for longer than an origin is
 // waited for: the next in order takes over, and the peer is banned, since it
-// would answer a probe. Of a file that must be read from its start the peer may
-// still be on its way to these bytes: nobody is to begin anew then.
+// would answer a probe. Of a file that must be read from its start a seed may
+// still be on its way to these bytes: nobody is to begin anew then. Who is no seed
+// was given less time, and is asked last.
 func (f *fill) stalled(p peer.ID, err error) {
+	if !f.cfg.Map.MayGrant(p) {
+		f.cfg.Health.Failure(p)
+		f.fell(p)
+		return
+	}
 	if meta, _ := f.job.Meta(); meta.Sequential && f.job.Size() >= 0 {
 		f.failed[p], f.noFill = true, true
 		return
@@ -290,7 +314,7 @@ func (f *fill) answered(ctx context.Context, p peer.ID, e *rangeread.Error) erro
 	case p == f.holder && e.Status != rangeread.StatusRefer:
 		f.unheld[p] = true
 		return nil
-	case p == f.nearby, !f.cfg.Map.MayGrant(p) && refuses(e.Status):
+	case p == f.nearby, !f.cfg.Map.MayGrant(p) && f.refuses(e.Status):
 		f.failed[p] = true
 		return nil
 	}
@@ -349,11 +373,15 @@ func (f *fill) answered(ctx context.Context, p peer.ID, e *rangeread.Error) erro
 }
 
 // refuses reports whether a status says something of the file, or of its origin,
-// that ends a fill.
-func refuses(s rangeread.Status) bool {
+// that ends a fill; or sends a reader elsewhere that does not know yet what it reads,
+// which takes nobody's word for it but a seed's.
+func (f *fill) refuses(s rangeread.Status) bool {
 	switch s {
 	case rangeread.StatusNotSupported, rangeread.StatusChanged, rangeread.StatusRange, rangeread.StatusOriginError:
 		return true
+	case rangeread.StatusRefer:
+		_, known := f.job.Meta()
+		return !known
 	default:
 		return false
 	}

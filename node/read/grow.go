@@ -43,15 +43,28 @@ func (f *fill) growFromOrigin(ctx context.Context, resp *origin.Response) error 
 }
 
 // growFromPeer reads a file whose size the head does not know yet, or takes its
-// metadata alone.
-func (f *fill) growFromPeer(ctx context.Context, from peer.ID, body *rangeread.Body, bare bool) error {
+// metadata alone. first is the piece that was read already, if any.
+func (f *fill) growFromPeer(ctx context.Context, from peer.ID, body *rangeread.Body, first *rangeread.Piece) error {
 	job := f.job
 	found := seed.Found{Meta: body.Header.Meta, CacheControl: body.Header.CacheControl, Age: body.Header.Age}
-	if bare {
+	if job.Want().Empty() {
 		return job.Unsized(found)
 	}
 	if err := f.grow(found); err != nil {
 		return err
+	}
+	take := func(p rangeread.Piece) error {
+		fresh := p.Data[min(int64(len(p.Data)), max(0, job.Grew()-p.Off)):]
+		f.metrics.peerBytes.Add(float64(len(fresh)))
+		if err := job.Append(fresh); err != nil {
+			return localError{err}
+		}
+		return f.cfg.Pace(ctx, from, len(p.Data))
+	}
+	if first != nil {
+		if err := take(*first); err != nil {
+			return err
+		}
 	}
 	for {
 		p, err := body.Next(nil)
@@ -61,12 +74,7 @@ func (f *fill) growFromPeer(ctx context.Context, from peer.ID, body *rangeread.B
 		if err != nil {
 			return err
 		}
-		fresh := p.Data[min(int64(len(p.Data)), max(0, job.Grew()-p.Off)):]
-		f.metrics.peerBytes.Add(float64(len(fresh)))
-		if err := job.Append(fresh); err != nil {
-			return localError{err}
-		}
-		if err := f.cfg.Pace(ctx, from, len(p.Data)); err != nil {
+		if err := take(p); err != nil {
 			return err
 		}
 	}

@@ -286,6 +286,7 @@ type world struct {
 	data      []byte
 	sources   []*source
 	job       atomic.Pointer[seed.Job] // the last that was begun
+	expect    content.Generation       // that askers ask for
 }
 
 // Fill implements seed.Filler: the filler's own, which the test may see the jobs of.
@@ -442,7 +443,7 @@ func (w *world) asker(s *source) func(want content.Range, path ...peer.ID) error
 	w.run(client.Run)
 	return func(want content.Range, path ...peer.ID) error {
 		body, err := client.Open(w.t.Context(), w.host.ID(), rangeread.Request{
-			Task: w.task.ID, Path: path, Range: want, Origin: &rangeread.Origin{URL: w.url, Size: int64(len(w.data))},
+			Task: w.task.ID, Generation: w.expect, Path: path, Range: want, Origin: &rangeread.Origin{URL: w.url, Size: int64(len(w.data))},
 		})
 		if err != nil {
 			return err

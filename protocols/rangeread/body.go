@@ -132,6 +132,9 @@ func (b *Body) wait(n int) error {
 
 // patience is for how long the source may say nothing but WAIT.
 func (b *Body) patience() time.Duration {
+	if b.req.Patience > 0 {
+		return min(b.req.Patience, b.client.cfg.Patience)
+	}
 	d := b.client.cfg.Patience
 	if len(b.req.Path) > 1 {
 		d -= d / 6

@@ -56,6 +56,10 @@ type Request struct {
 	// say nothing but WAIT for anything but the origin; 0 for the bounds of
 	// ClientConfig.
 	Brief time.Duration
+	// Patience is not sent: for how long the source may say nothing but WAIT, of
+	// whatever file and for whatever reason, where that is shorter than
+	// ClientConfig.Patience; 0 for the bounds of that.
+	Patience time.Duration
 
 	sparse bool // proofs may leave out what a reader of whole frames can make
 }
