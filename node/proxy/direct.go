@@ -30,11 +30,14 @@ func NewTransport(dial DialFunc) *http.Transport {
 }
 
 // direct streams a request to its origin, and the answer back, untouched but
-// for hop-by-hop fields and Via.
+// for hop-by-hop fields and Via; interim ones on the forward proxy alone.
 func (h *Handler) direct(x *exchange, t target) {
 	transport := x.transport
 	if transport == nil {
 		transport = h.transport(x)
+	}
+	if t.face != faceForward {
+		transport = finalOnly{transport, x.r}
 	}
 	failed := false
 	r := x.r
@@ -77,6 +80,20 @@ func (h *Handler) direct(x *exchange, t target) {
 	if !failed {
 		x.outcome = outcomeDirect
 	}
+}
+
+// finalOnly keeps interim answers (RFC 9110 section 15.2) from
+// httputil.ReverseProxy, which asks for them by the context: on the gateway and the
+// mirror a client talks to this node, and they would be its own. What they may come
+// to is then net/http's to bound.
+type finalOnly struct {
+	base   http.RoundTripper
+	client *http.Request
+}
+
+// RoundTrip implements http.RoundTripper.
+func (f finalOnly) RoundTrip(r *http.Request) (*http.Response, error) {
+	return f.base.RoundTrip(r.WithContext(f.client.Context()))
 }
 
 func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }

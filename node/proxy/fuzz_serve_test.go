@@ -9,7 +9,9 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"net/netip"
+	"net/textproto"
 	"net/url"
 	"slices"
 	"strconv"
@@ -67,6 +69,11 @@ func (c carrier) RoundTrip(r *http.Request) (*http.Response, error) {
 			return res, nil
 		}
 		res.Body.Close() // a transport waits for the final one
+		if trace := httptrace.ContextClientTrace(r.Context()); trace != nil && trace.Got1xxResponse != nil {
+			if err := trace.Got1xxResponse(res.StatusCode, textproto.MIMEHeader(res.Header)); err != nil {
+				return nil, err
+			}
+		}
 	}
 }
 
@@ -117,6 +124,30 @@ func (s *watch) checkFields(r *http.Request) {
 	}
 }
 
+// interims is a client's end that has interim answers apart, which
+// httptest.ResponseRecorder takes for final ones.
+type interims struct {
+	*httptest.ResponseRecorder
+	t   *testing.T
+	own bool // the face is the node's own
+}
+
+// WriteHeader looks at an interim answer.
+func (w interims) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		w.ResponseRecorder.WriteHeader(status)
+		return
+	}
+	if w.own {
+		w.t.Errorf("an origin's %d comes from the node: %q", status, w.Header())
+	}
+	for _, name := range []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Transfer-Encoding", "Upgrade"} {
+		if w.Header().Get(name) != "" {
+			w.t.Errorf("%d passes on %s: %q", status, name, w.Header().Get(name))
+		}
+	}
+}
+
 // FuzzServe: whatever a client writes, and whatever origins answer, no host that a
 // rule blocks is asked, nor this node itself, nor anybody for a request that has been
 // here, that a page of another site sends to the gateway or the mirror, or whose
@@ -125,6 +156,7 @@ func (s *watch) checkFields(r *http.Request) {
 func FuzzServe(f *testing.F) {
 	const digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000"
 	file := "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nEtag: \"1\"\r\n\r\nfile"
+	hints := "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: connection, x\r\nX: y\r\nProxy-Authenticate: Basic\r\nKeep-Alive: 1\r\nAlt-Svc: h3\r\n\r\n"
 	challenge := func(realm string) string {
 		return "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nWWW-Authenticate: Bearer realm=\"" + realm + "\",scope=\"repository:a:pull\"\r\n\r\n" +
 			"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{\"token\":\"x\"}" + file
@@ -144,6 +176,9 @@ func FuzzServe(f *testing.F) {
 		{"GET /url/http:/a.test/x HTTP/1.1\r\nHost: evil.test\r\n\r\n", "HTTP/1.1 042 Odd\r\nAlt-Svc: h3\r\nContent-Length: 0\r\n\r\n"},
 		{"GET /v2/a/b/tags/list?ns=a.test HTTP/1.1\r\nHost: localhost\r\n\r\n", challenge("http://node.test:65001/")},
 		{"GET /v2/a/b/tags/list?ns=a.test HTTP/1.1\r\nHost: localhost\r\nCookie: a=b\r\nConnection: cookie\r\n\r\n", challenge("https://a.test/token")},
+		{"GET /url/http:/a.test/x HTTP/1.1\r\nHost: localhost\r\n\r\n", hints + file},
+		{"GET /v2/a/b/tags/list?ns=a.test HTTP/1.1\r\nHost: localhost\r\n\r\n", hints + file},
+		{"GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n", hints + file},
 		{"GET /v2/a/b/manifests/v1?ns=localhost:5000 HTTP/1.1\r\nHost: [::1]:65001\r\nConnection: accept\r\nAccept: x\r\n\r\n", challenge("http://blocked.test/")},
 		{"HEAD /v2/a/b/blobs/" + digest + "?ns=a.test HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", file},
 		{"GET /v2/blocked.test/a/manifests/v1 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", file},
@@ -190,7 +225,7 @@ func FuzzServe(f *testing.F) {
 					panic(p)
 				}
 			}()
-			h.ServeHTTP(w, r)
+			h.ServeHTTP(interims{w, t, own}, r)
 		}()
 		for _, open := range swarm.requests() {
 			s.asked++
