@@ -63,6 +63,11 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 		w: &response{ResponseWriter: w, rc: http.NewResponseController(w), tunnels: h.tunnels, http10: !r.ProtoAtLeast(1, 1)},
 	}
 	h.metrics.inFlight.Inc()
+	for _, name := range credentialFields {
+		if hasToken(r.Header, "Connection", name) { // it is for this node, which has no use for it
+			r.Header.Del(name)
+		}
+	}
 	if hasBody(r) {
 		// Of a body that nobody reads net/http reads the rest, with no deadline of its own.
 		_ = x.w.rc.SetReadDeadline(time.Now().Add(clientStall)) // not every connection can

@@ -13,11 +13,14 @@ import (
 // go to their origin.
 const maxCredentials = 12 << 10
 
+// credentialFields are those that say who asks an origin.
+var credentialFields = []string{"Authorization", "Cookie"}
+
 // credentialsOf returns what a request has for its origin, nil for nothing. A
-// signature in the URL is not among it.
+// signature in the URL is not among it, nor, since begin, what Connection names.
 func credentialsOf(r *http.Request) http.Header {
 	var out http.Header
-	for _, name := range []string{"Authorization", "Cookie"} {
+	for _, name := range credentialFields {
 		if values := r.Header.Values(name); len(values) > 0 {
 			if out == nil {
 				out = http.Header{}
@@ -70,7 +73,7 @@ func (h *Handler) deniedKey(t target, credentials http.Header) (key [sha256.Size
 		mac.Write([]byte(s))
 	}
 	text(t.raw)
-	for _, name := range []string{"Authorization", "Cookie"} {
+	for _, name := range credentialFields {
 		text(name)
 		for _, v := range credentials[name] {
 			text(v)
