@@ -191,6 +191,8 @@ func FuzzServe(f *testing.F) {
 		{"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\nProxy-Authorization: Basic dTpw\r\n\r\n", ""},
 		{"GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\nRange: bytes=0-1,5-\r\nAuthorization: x\r\nProxy-Authorization: Basic dTpw\r\n\r\n", file},
 		{"POST http://a.test/x HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\nTrailer: X\r\n\r\n2\r\nhi\r\n0\r\nX: y\r\n\r\n", file},
+		{"GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\nProxy-Authorization: Basic dTpx\r\n\r\n", file},
+		{"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\nProxy-Authorization: Basic dTpx\r\n\r\n", ""},
 		{"GET /elsewhere HTTP/1.1\r\nHost: a.test\r\n\r\n", file},
 	} {
 		f.Add(s.request, s.answers, false, false)
@@ -243,15 +245,15 @@ func FuzzServe(f *testing.F) {
 			}
 		}
 		before := s.client.Header
-		_, _, login := proxyLogin(s.client)
+		name, password, _ := proxyLogin(s.client)
 		switch {
 		case s.asked == 0:
 		case slices.Contains(before.Values("Via"), "1.1 me"):
 			t.Error("a request that has been here is sent on")
 		case own && before.Get("Sec-Fetch-Site") == "cross-site":
 			t.Error("a page of another site is served")
-		case s.far && !login:
-			t.Error("a client without a name is served")
+		case s.far && (name != "u" || password != "p"):
+			t.Errorf("%q with the password %q is served", name, password)
 		}
 		if own && s.asked > 0 {
 			for _, name := range ofOrigin {
