@@ -22,6 +22,8 @@ var (
 	ErrUncacheable = errors.New("the origin's answer cannot be cached")
 	// ErrForbiddenTarget: the policy does not let this client go there.
 	ErrForbiddenTarget = errors.New("target not allowed")
+	// ErrSelf: it is a port of this node's own. It comes with ErrForbiddenTarget.
+	ErrSelf = errors.New("this node itself")
 	// ErrUnreachable: no answer, or no more of it: the name did not resolve,
 	// the connection or TLS failed, was reset, or nothing came in time.
 	ErrUnreachable = errors.New("origin unreachable")

@@ -2,7 +2,6 @@ package origin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/net/idna"
 )
@@ -79,7 +79,7 @@ func (p *Policy) checkSelf(address string) error {
 		return fmt.Errorf("%w: address %q: %w", ErrForbiddenTarget, address, err)
 	}
 	if p != nil && p.self != nil && p.self(netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())) {
-		return fmt.Errorf("%w: %s is this node itself", ErrForbiddenTarget, ap)
+		return fmt.Errorf("%w: %s is %w", ErrForbiddenTarget, ap, ErrSelf)
 	}
 	return nil
 }
@@ -208,7 +208,8 @@ func (p *Policy) DialContext(d *net.Dialer) func(ctx context.Context, network, a
 // dial: the scheme, and every address that the host name has here. It cannot check
 // what the proxy resolves the name to. A name that does not resolve here is
 // refused, since nothing is known of it; an operator whose proxy alone can resolve
-// allows it by name. It may block on DNS.
+// allows it by name. One that does is allowed by its name like by DialContext: any
+// address but the node's own. It may block on DNS, for an allowed name for ownLookup.
 func (p *Policy) CheckURL(ctx context.Context, u *url.URL) error {
 	if err := checkScheme(u); err != nil {
 		return err
@@ -217,29 +218,43 @@ func (p *Policy) CheckURL(ctx context.Context, u *url.URL) error {
 	if err := p.checkHost(host); err != nil {
 		return err
 	}
-	if p.allowsName(host) {
-		return nil
-	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil {
-		return fmt.Errorf("%w: %s cannot be checked before it is given to the proxy; --origin-allow can admit it: %w", ErrForbiddenTarget, host, err)
-	}
 	port := uint64(80)
 	if u.Scheme == "https" {
 		port = 443
 	}
 	if s := u.Port(); s != "" {
+		var err error
 		if port, err = strconv.ParseUint(s, 10, 16); err != nil {
 			return fmt.Errorf("%w: port %q", ErrForbiddenTarget, s)
 		}
 	}
+	allowed := p.allowsName(host)
+	if allowed {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, ownLookup)
+		defer cancel()
+		host = strings.TrimSuffix(host, ".") // with it /etc/hosts is passed over
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil && !allowed {
+		return fmt.Errorf("%w: %s cannot be checked before it is given to the proxy; --origin-allow can admit it: %w", ErrForbiddenTarget, host, err)
+	}
 	for _, a := range addrs {
-		if err := errors.Join(p.checkSelf(netip.AddrPortFrom(a, uint16(port)).String()), p.CheckAddr(a)); err != nil {
+		err := p.checkSelf(netip.AddrPortFrom(a, uint16(port)).String())
+		if err == nil && !allowed {
+			err = p.CheckAddr(a)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
+
+// ownLookup is how long an allowed name may take to resolve: this node's own names
+// do at once, and where the upstream proxy alone can resolve, all requests wait so
+// long.
+const ownLookup = time.Second
 
 func checkScheme(u *url.URL) error {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {

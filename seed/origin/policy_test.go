@@ -181,6 +181,27 @@ func TestPolicyOwnPorts(t *testing.T) {
 			}
 		}
 	}
+	allowing, err := NewPolicy([]string{"localhost", "*.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowing, err = allowing.Within(nil, func(a netip.AddrPort) bool { return a.Addr().IsLoopback() && (a.Port() == 65000 || a.Port() == 443) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for raw, open := range map[string]bool{
+		"http://localhost:65000/": false, "http://LOCALHOST.:65000/": false, "https://localhost/": false, "http://localhost/": true,
+		"http://a..test:65000/": true, "http://a..test:65537/": false, // a name that resolves nowhere
+	} {
+		u, err := url.Parse(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = allowing.CheckURL(deadline(t), u)
+		if open != (err == nil) || err != nil && !errors.Is(err, ErrForbiddenTarget) || err != nil && u.Port() != "65537" && !errors.Is(err, ErrSelf) {
+			t.Errorf("%s by way of a proxy, allowed by its name: %v, want open %t", raw, err, open)
+		}
+	}
 	bounded, err := (*Policy)(nil).Within(nil, func(a netip.AddrPort) bool {
 		return a == netip.MustParseAddrPort("8.8.8.8:1") || a == netip.MustParseAddrPort("8.8.4.4:443")
 	})
