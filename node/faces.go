@@ -86,12 +86,25 @@ func dialUnder(p *origin.Policy) proxy.DialFunc {
 	dial := p.DialContext(new(net.Dialer))
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
-		if errors.Is(err, origin.ErrForbiddenTarget) {
-			err = fmt.Errorf("%w: %w", proxy.ErrForbidden, err)
+		switch {
+		case errors.Is(err, origin.ErrSelf):
+			return nil, proxy.ErrLoop // no flag opens it
+		case errors.Is(err, origin.ErrForbiddenTarget):
+			return nil, forbidden{cause(err)}
 		}
 		return conn, err
 	}
 }
+
+// forbidden makes a policy's refusal proxy.ErrForbidden, of which its text says
+// enough.
+type forbidden struct{ error }
+
+// Is serves errors.Is.
+func (f forbidden) Is(target error) bool { return target == proxy.ErrForbidden } //nolint:errorlint // what errors.Is compares
+
+// Unwrap serves errors.As.
+func (f forbidden) Unwrap() error { return f.error }
 
 // isSelf reports whether host:port is one of this node's own HTTP ports.
 func (n *Node) isSelf(hostport string) bool {

@@ -28,7 +28,7 @@ func (h *Handler) connect(x *exchange) {
 	}
 	x.host = addr
 	if h.cfg.Self(addr) || viaSelf(x.r, h.cfg.Name) {
-		x.fail(errLoop)
+		x.fail(ErrLoop)
 		return
 	}
 	host, _, _ := net.SplitHostPort(addr) // it was put together from the two

@@ -28,7 +28,6 @@ const (
 )
 
 var (
-	errLoop      = errors.New("this request leads back to this node")
 	errCrossSite = errors.New("a page of another site asked for this")
 	errTunnels   = errors.New("too many tunnels are open")
 	errBlocked   = errors.New("a rule of this node blocks this URL")
@@ -171,7 +170,7 @@ func statusOf(err error) int {
 		return http.StatusMisdirectedRequest
 	case errors.Is(err, ErrForbidden), errors.Is(err, errCrossSite), errors.Is(err, errBlocked):
 		return http.StatusForbidden
-	case errors.Is(err, errLoop):
+	case errors.Is(err, ErrLoop):
 		return http.StatusLoopDetected
 	case errors.Is(err, errLogin):
 		return http.StatusProxyAuthRequired

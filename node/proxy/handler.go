@@ -227,7 +227,7 @@ func (h *Handler) serve(x *exchange, t target) {
 		x.w.Header().Set("Content-Security-Policy", "sandbox")
 	}
 	if h.cfg.Self(hostPort(task.URL)) || viaSelf(r, h.cfg.Name) {
-		x.fail(errLoop)
+		x.fail(ErrLoop)
 		return
 	}
 	h.route(x, t, task)

@@ -203,7 +203,7 @@ func (h *Handler) mayPull(x *exchange, t target) error {
 		return err
 	}
 	if h.cfg.Self(hostPort(task.URL)) || viaSelf(x.r, h.cfg.Name) {
-		return errLoop
+		return ErrLoop
 	}
 	x.asked = Asked{Method: x.r.Method, URL: task.URL, Host: HostOf(task.URL), Size: SizeUnknown}
 	if rule, _, decided := h.cfg.Rules.Decide(x.asked); decided && rule.Action == ActionBlock {

@@ -102,7 +102,7 @@ func (a anonymousTransport) toRealm(from, realm *url.URL) (http.RoundTripper, er
 		return nil, err
 	}
 	if a.h.cfg.Self(hostPort(task.URL)) {
-		return nil, errLoop
+		return nil, ErrLoop
 	}
 	asked := Asked{Method: http.MethodGet, URL: task.URL, Host: HostOf(task.URL), Size: SizeNone}
 	if rule, _, _ := a.h.cfg.Rules.Decide(asked); rule.Action == ActionBlock {

@@ -108,6 +108,9 @@ var (
 	// ErrForbidden says that policy keeps a client from a destination. Dial
 	// functions and transports may return it too.
 	ErrForbidden = errors.New("destination not allowed")
+	// ErrLoop says that a destination is this node itself: 508. Dial functions and
+	// transports return it where Config.Self did not know.
+	ErrLoop = errors.New("this request leads back to this node")
 )
 
 // OriginError says that the origin answered something other than the file.
