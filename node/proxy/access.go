@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -24,8 +23,10 @@ var (
 // lets everybody in, with the default limits.
 type Access struct {
 	// Users checks a name and a password of Proxy-Authorization (Basic, RFC
-	// 7617), on all faces. It may be slow: a yes is remembered for a minute.
-	// Clients of this machine need none. Default: nobody needs one.
+	// 7617), on all faces. It may be slow, and is called by one goroutine at a time:
+	// a yes holds until it was not used for an hour, so that who is once let in must
+	// be for as long as the handler lives. Clients of this machine need none.
+	// Default: nobody needs one.
 	Users func(name, password string) bool
 	// MaxRequests bounds the requests that are served at once, tunnels aside;
 	// further ones wait, and those that become free go to the client that has
@@ -45,7 +46,7 @@ type Access struct {
 // Bounds of what is remembered of clients; the least recently seen is forgotten.
 const (
 	maxClients  = 8192
-	loginMemory = time.Minute
+	loginMemory = time.Hour // from the last use
 	// An address may be wrong wrongBurst times, and once more every wrongEvery;
 	// until then it is refused unchecked (429).
 	wrongEvery = 2 * time.Second
@@ -60,9 +61,10 @@ type gate struct {
 	buckets *lru.Cache[string, *rate.Limiter]
 	// logins has the hashes of credentials that were good, and until when.
 	logins *lru.Cache[[sha256.Size]byte, time.Time]
-	// checks lets one login be checked at a time, since that is slow on purpose;
-	// wrong has, by address, what is left of the logins that may be wrong.
-	checks sync.Mutex
+	// checks lets one login be checked at a time, since that is slow on purpose, and
+	// addresses take turns; wrong has, by address, what is left of the logins that may
+	// be wrong, and who has the place in checks uses it.
+	checks *share
 	wrong  *lru.Cache[string, *rate.Limiter]
 }
 
@@ -76,7 +78,7 @@ func newGate(a Access, now func() time.Time) *gate {
 	if a.Burst == 0 {
 		a.Burst = max(1, int(a.Rate))
 	}
-	g := &gate{Access: a, now: now, share: newShare(a.MaxRequests, a.MaxWaiting)}
+	g := &gate{Access: a, now: now, share: newShare(a.MaxRequests, a.MaxWaiting), checks: newShare(1, a.MaxWaiting)}
 	var err1, err2, err3 error
 	g.buckets, err1 = lru.New[string, *rate.Limiter](maxClients)
 	g.logins, err2 = lru.New[[sha256.Size]byte, time.Time](maxClients)
@@ -87,7 +89,8 @@ func newGate(a Access, now func() time.Time) *gate {
 	return g
 }
 
-// admit says who a request is from, or refuses it: errLogin, errTooFew.
+// admit says who a request is from, or refuses it: errLogin, errTooFew, errBusy, and
+// the error of the request's context while it waits.
 func (g *gate) admit(r *http.Request, local bool) (client string, err error) {
 	client = addressOf(r)
 	if g.Users != nil && !local {
@@ -95,7 +98,7 @@ func (g *gate) admit(r *http.Request, local bool) (client string, err error) {
 		if !ok {
 			return client, errLogin
 		}
-		if err := g.login(client, name, password); err != nil {
+		if err := g.login(r.Context(), client, name, password); err != nil {
 			return client, err
 		}
 		client = "user " + name
@@ -129,13 +132,18 @@ func (g *gate) leave(client string) { g.share.leave(client) }
 
 // login checks credentials, and remembers that they were good: a password that
 // is stored well takes long to check.
-func (g *gate) login(addr, name, password string) error {
+func (g *gate) login(ctx context.Context, addr, name, password string) error {
 	key := sha256.Sum256([]byte(strconv.Itoa(len(name)) + ":" + name + password))
-	if until, ok := g.logins.Get(key); ok && g.now().Before(until) {
+	if g.loggedIn(key) {
 		return nil
 	}
-	g.checks.Lock()
-	defer g.checks.Unlock()
+	if err := g.checks.take(ctx, addr); err != nil {
+		return err
+	}
+	defer g.checks.leave(addr)
+	if g.loggedIn(key) { // by another request, while this one waited
+		return nil
+	}
 	wrong, ok := g.wrong.Get(addr)
 	if !ok {
 		wrong = rate.NewLimiter(rate.Every(wrongEvery), wrongBurst)
@@ -151,6 +159,17 @@ func (g *gate) login(addr, name, password string) error {
 	}
 	g.logins.Add(key, g.now().Add(loginMemory))
 	return nil
+}
+
+// loggedIn reports whether credentials are remembered as good, and does so anew.
+func (g *gate) loggedIn(key [sha256.Size]byte) bool {
+	until, ok := g.logins.Get(key)
+	now := g.now()
+	if !ok || !now.Before(until) {
+		return false
+	}
+	g.logins.Add(key, now.Add(loginMemory))
+	return true
 }
 
 // proxyLogin reads Proxy-Authorization.

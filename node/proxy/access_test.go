@@ -2,12 +2,15 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -58,6 +61,12 @@ func TestUsers(t *testing.T) {
 	}
 	if n := checks.Load(); n != 2 {
 		t.Errorf("%d checks, want one of the wrong password and one of the right", n)
+	}
+	for range 3 {
+		now = now.Add(loginMemory - time.Second)
+		if ask(h, "192.0.2.1:9", good); checks.Load() != 2 {
+			t.Error("a yes is not remembered from its last use")
+		}
 	}
 	now = now.Add(loginMemory)
 	if ask(h, "192.0.2.1:9", good); checks.Load() != 3 {
@@ -222,4 +231,45 @@ func TestWrongLogins(t *testing.T) {
 	if s := login("192.0.2.1:9", "right"); s == http.StatusTooManyRequests || s == http.StatusProxyAuthRequired {
 		t.Errorf("later: %d", s)
 	}
+}
+
+// TestLoginsTakeTurns: who sends wrong passwords from many addresses holds up others
+// by a check an address, and who goes away does not wait for his.
+func TestLoginsTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(Access{Users: func(_, password string) bool {
+			time.Sleep(time.Second)
+			return password == "right"
+		}}, time.Now)
+		const strangers = 10
+		var guessing sync.WaitGroup
+		for i := range strangers {
+			for range 2 * wrongBurst {
+				guessing.Go(func() {
+					if err := g.login(t.Context(), fmt.Sprint("192.0.2.", i), "ann", "wrong"); err == nil {
+						t.Error("a wrong password is good")
+					}
+				})
+			}
+		}
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
+		defer cancel()
+		start := time.Now()
+		if err := g.login(ctx, "198.51.100.1", "ann", "right"); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > time.Second/2 {
+			t.Errorf("who goes away: %v after %v", err, time.Since(start))
+		}
+		for range 4 { // one check, and the same from then on
+			if err := g.login(t.Context(), "198.51.100.2", "ann", "right"); err != nil {
+				t.Error(err)
+			}
+		}
+		if waited := time.Since(start); waited > (strangers+1)*time.Second {
+			t.Errorf("a login takes %v", waited)
+		}
+		guessing.Wait()
+		if g.checks.free != 1 || len(g.checks.clients) != 0 || g.checks.queued != 0 {
+			t.Errorf("at the end %d free, %d clients, %d queued", g.checks.free, len(g.checks.clients), g.checks.queued)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -10,8 +11,9 @@ import (
 var errBusy = errors.New("too many requests are waiting")
 
 // share gives out a bounded number of places, and those that become free to the
-// waiting client that has the fewest: one client with many requests does not
-// keep the others waiting. Of one client the first come are first served.
+// waiting client that has the fewest, of such to the one whose last turn is longest
+// ago: one client with many requests does not keep the others waiting. Of one client
+// the first come are first served.
 type share struct {
 	maxQueue int
 
@@ -20,12 +22,13 @@ type share struct {
 	free, queued int
 	// clients are those that have a place or wait for one.
 	clients map[string]*sharer
-	// arrivals numbers those that wait.
-	arrivals uint64
+	// arrivals numbers those that wait, turns the places that were given.
+	arrivals, turns uint64
 }
 
 type sharer struct {
 	running int
+	turn    uint64 // its last; 0 for none since it has had a place or waited
 	waiting []*waiter
 }
 
@@ -49,7 +52,7 @@ func (s *share) take(ctx context.Context, client string) error {
 	}
 	if s.free > 0 {
 		s.free--
-		c.running++
+		s.give(c)
 		s.clients[client] = c
 		s.mu.Unlock()
 		return nil
@@ -105,9 +108,16 @@ func (s *share) leave(client string) {
 	}
 	w := next.waiting[0]
 	next.waiting = next.waiting[1:]
-	next.running++
+	s.give(next)
 	s.queued--
 	close(w.place)
+}
+
+// give notes that a client has one more place.
+func (s *share) give(c *sharer) {
+	s.turns++
+	c.turn = s.turns
+	c.running++
 }
 
 // next returns the client whose turn it is, or nil. It looks at all that wait:
@@ -121,7 +131,7 @@ func (s *share) next() *sharer {
 		if len(c.waiting) == 0 {
 			continue
 		}
-		if best == nil || c.running < best.running || c.running == best.running && c.waiting[0].arrival < best.waiting[0].arrival {
+		if best == nil || cmp.Or(cmp.Compare(c.running, best.running), cmp.Compare(c.turn, best.turn), cmp.Compare(c.waiting[0].arrival, best.waiting[0].arrival)) < 0 {
 			best = c
 		}
 	}

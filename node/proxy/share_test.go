@@ -52,6 +52,33 @@ func TestShare(t *testing.T) {
 	})
 }
 
+// TestShareTurns: of clients that have as many, the one is next whose last turn is
+// longest ago, however early the others queued.
+func TestShareTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newShare(1, 10)
+		var order []string
+		if err := s.take(t.Context(), "d"); err != nil {
+			t.Error(err)
+		}
+		for _, client := range []string{"a", "a", "a", "b", "b", "c"} {
+			go func() {
+				if err := s.take(t.Context(), client); err != nil {
+					t.Error(err)
+				}
+				order = append(order, client)
+				s.leave(client)
+			}()
+			synctest.Wait()
+		}
+		s.leave("d")
+		synctest.Wait()
+		if want := []string{"a", "b", "c", "a", "b", "a"}; !slices.Equal(order, want) {
+			t.Errorf("order %v, want %v", order, want)
+		}
+	})
+}
+
 // TestShareGivesUp: who goes away while he waits leaves nothing behind.
 func TestShareGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
