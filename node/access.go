@@ -27,24 +27,48 @@ func (c Config) proxyAccess() (proxy.Access, error) {
 	if err != nil {
 		return a, &FieldError{"proxy-users", c.ProxyUsers, err.Error()}
 	}
-	a.Users = func(name, password string) bool {
-		hash, ok := users[name]
-		if !ok {
-			hash = noUser // so that it takes as long to find out
-		}
-		return bcrypt.CompareHashAndPassword(hash, []byte(password)) == nil && ok
-	}
+	a.Users = checkUsers(users, bcrypt.CompareHashAndPassword)
 	return a, nil
 }
 
+// checkUsers checks names and passwords by compare. That a password is wrong takes
+// as long to find out for each name, listed or not: the time that a cost means
+// doubles from one to the next, so that a cheaper hash and one that nobody has of its
+// cost and of each up to the highest take as long together as one of the highest.
+func checkUsers(users map[string][]byte, compare func(hash, password []byte) error) func(name, password string) bool {
+	highest := bcrypt.MinCost
+	for _, hash := range users {
+		cost, _ := bcrypt.Cost(hash) // readUsers has seen to that
+		highest = max(highest, cost)
+	}
+	return func(name, password string) bool {
+		hash, ok := users[name]
+		if !ok {
+			hash = noUser(highest)
+		}
+		if compare(hash, []byte(password)) == nil && ok {
+			return true
+		}
+		cost, _ := bcrypt.Cost(hash)
+		for ; cost < highest; cost++ {
+			_ = compare(noUser(cost), []byte(password)) // for the time that it takes
+		}
+		return false
+	}
+}
+
 // noUser is a hash that no password has.
-var noUser = []byte("$2a$10$000000000000000000000uAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+func noUser(cost int) []byte {
+	return fmt.Appendf(nil, "$2a$%02d$000000000000000000000uAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", cost)
+}
 
 const (
 	maxUsers = 100_000 // in a list
-	// maxCost is the highest cost of a hash, as that of htpasswd: one password
-	// takes some 8 s then, and twice as long for each more.
-	maxCost = 17
+	// maxCost is the highest cost of a hash. A check takes about half a second of one
+	// processor then, as all wrong ones do once one hash has that cost, and they are
+	// made one at a time; htpasswd -B has 5 where -C does not say another, 10 to 12
+	// are usual, and twice as long for each more is for disks, not for logins.
+	maxCost = 13
 )
 
 func loadUsers(path string) (map[string][]byte, error) {
@@ -72,7 +96,7 @@ func readUsers(r io.Reader) (map[string][]byte, error) {
 			return nil, fmt.Errorf("line %d is not name:hash with a hash of bcrypt: make it by htpasswd -B", n)
 		}
 		if cost > maxCost {
-			return nil, fmt.Errorf("line %d has a hash of cost %d, and %d is the most, so that no login takes minutes: make it anew by htpasswd -B", n, cost, maxCost)
+			return nil, fmt.Errorf("line %d has a hash of cost %d, and %d is the most, so that no login takes seconds: make it anew by htpasswd -B -C 10", n, cost, maxCost)
 		}
 		if users[name] = []byte(hash); len(users) > maxUsers {
 			return nil, fmt.Errorf("has more than %d users", maxUsers)

@@ -90,9 +90,9 @@ type Config struct {
 	// elsewhere, where ProxyUsers, ProxyClientCA or ProxyOpen says who may use
 	// it. Port 0 takes a free one. Default DefaultProxy, DefaultAdmin.
 	Proxy, Admin string
-	// ProxyUsers is a file of name:hash lines, as htpasswd -B writes them: who
-	// may use the proxy from another machine, by Proxy-Authorization. It is read
-	// once.
+	// ProxyUsers is a file of name:hash lines, as htpasswd -B writes them, of a cost
+	// of 13 at most: who may use the proxy from another machine, by
+	// Proxy-Authorization. It is read once.
 	ProxyUsers string
 	// ProxyCert and ProxyKey are PEM files; with them the proxy speaks TLS.
 	// ProxyClientCA is one of the issuers of clients' certificates, without
