@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // MaxFields bounds Fields, in bytes.
@@ -62,6 +63,23 @@ func (f Fields) Check() error {
 		return err
 	} else if again != f {
 		return fmt.Errorf("malformed or forbidden header fields in %.100q", f)
+	}
+	return nil
+}
+
+// CheckValues returns an error where values of header fields cannot be told to
+// peers, who have them as texts and would take the message for a broken one: they
+// are no UTF-8, hold control characters, or are more than MaxFields together.
+func CheckValues(values ...string) error {
+	size := 0
+	for _, v := range values {
+		if !utf8.ValidString(v) || !isFieldValue(v) {
+			return fmt.Errorf("field value %.100q is no UTF-8, or has control characters", v)
+		}
+		size += len(v)
+	}
+	if size > MaxFields {
+		return fmt.Errorf("validators, type and Cache-Control of %d bytes: at most %d", size, MaxFields)
 	}
 	return nil
 }

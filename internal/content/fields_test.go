@@ -53,6 +53,21 @@ func TestFieldsCheck(t *testing.T) {
 	}
 }
 
+func TestCheckValues(t *testing.T) {
+	half := strings.Repeat("a", MaxFields/2)
+	for _, c := range []struct {
+		values []string
+		good   bool
+	}{
+		{nil, true}, {[]string{"", "\"é\"", "a\tb"}, true}, {[]string{half, half}, true},
+		{[]string{half, half, "a"}, false}, {[]string{"a", "\xff"}, false}, {[]string{"a\nb"}, false}, {[]string{"\x7f"}, false},
+	} {
+		if err := CheckValues(c.values...); c.good != (err == nil) {
+			t.Errorf("%.50q: %v", c.values, err)
+		}
+	}
+}
+
 func FuzzFields(f *testing.F) {
 	f.Add("A: b\nC: d\n")
 	f.Add("A: b\r\nSet-Cookie: c\n")

@@ -3,6 +3,7 @@ package prefetch
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"testing"
 
 	"golang.org/x/net/http/httpguts"
@@ -19,6 +20,8 @@ func FuzzImport(f *testing.F) {
 	f.Add("ftp://o/f", "", `W/"a"`, "yesterday", int64(-1), "Host", "x")
 	f.Add("https://o/f", "", "a\nb", "", int64(1), "Cookie", "")
 	f.Add("https://o/f", "", "a\"b\x00", date+"\n", int64(1), "cookie", "")
+	f.Add("https://o/f", "", "\xff", "", int64(1), "Cookie", "a")
+	f.Add("https://o/f", "", strings.Repeat("a", content.MaxFields), "", int64(1), "Cookie", "a")
 	f.Fuzz(func(t *testing.T, url, digest, etag, modified string, size int64, name, value string) {
 		p := New(Config{})
 		if task, origin, err := p.name(url); err == nil {
@@ -38,7 +41,7 @@ func FuzzImport(f *testing.F) {
 			}
 			return
 		}
-		if meta.Size != size || size < 0 || meta.ETag != "" && (!content.StrongETag(meta.ETag) || !httpguts.ValidHeaderFieldValue(meta.ETag)) || !httpguts.ValidHeaderFieldValue(meta.LastModified) {
+		if meta.Size != size || size < 0 || meta.ETag != "" && !content.StrongETag(meta.ETag) || content.CheckValues(meta.ETag, meta.LastModified) != nil {
 			t.Fatalf("%+v is %+v", r, meta)
 		}
 		r.ETag = meta.ETag

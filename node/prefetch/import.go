@@ -8,8 +8,6 @@ import (
 	"net/http"
 	"strings"
 
-	"golang.org/x/net/http/httpguts"
-
 	"github.com/p2pnode/p2pnode/internal/content"
 	"github.com/p2pnode/p2pnode/protocols/rangeread"
 	"github.com/p2pnode/p2pnode/seed"
@@ -80,14 +78,17 @@ func (r *Import) validate() (content.Meta, error) {
 		if !strings.HasPrefix(r.ETag, "W/") && !strings.HasPrefix(r.ETag, `"`) {
 			meta.ETag = `"` + r.ETag + `"`
 		}
-		if !content.StrongETag(meta.ETag) || !httpguts.ValidHeaderFieldValue(meta.ETag) {
-			return meta, fmt.Errorf("%w: ETag %q is not a strong one: give the Last-Modified instead", ErrArgument, r.ETag)
+		if !content.StrongETag(meta.ETag) {
+			return meta, fmt.Errorf("%w: ETag %.100q is not a strong one: give the Last-Modified instead", ErrArgument, r.ETag)
 		}
 	}
 	if r.LastModified != "" {
 		if _, err := http.ParseTime(r.LastModified); err != nil {
 			return meta, fmt.Errorf("%w: Last-Modified %q: write it as the origin does, like Mon, 02 Jan 2006 15:04:05 GMT", ErrArgument, r.LastModified)
 		}
+	}
+	if err := content.CheckValues(meta.ETag, meta.LastModified); err != nil {
+		return meta, fmt.Errorf("%w: %w", ErrArgument, err)
 	}
 	meta.Generation, _ = content.NewGeneration(meta.ETag, meta.LastModified, meta.Size)
 	return meta, nil

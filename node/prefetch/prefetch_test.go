@@ -358,6 +358,8 @@ func TestImport(t *testing.T) {
 		{name: "origin down, ETag given", err: down, etag: `"x"`, change: func(i *Import) { i.ETag = `"x"` }},
 		{name: "origin fails, ETag given", err: &seed.OriginError{Status: 503}, etag: `"x"`, change: func(i *Import) { i.ETag = "x" }},
 		{name: "origin down, Last-Modified given", err: down, change: func(i *Import) { i.LastModified = "Fri, 02 Jan 2026 03:04:05 GMT" }},
+		{name: "origin down, an ETag that is no UTF-8", err: down, change: func(i *Import) { i.ETag = "\xff" }, wrong: "UTF-8", early: true},
+		{name: "origin down, an ETag that fits no message", err: down, change: func(i *Import) { i.ETag = strings.Repeat("a", content.MaxFields) }, wrong: "at most", early: true},
 		{name: "origin down, a weak ETag", err: down, change: func(i *Import) { i.ETag = `W/"x"` }, wrong: "not a strong one", early: true},
 		{name: "origin down, no date", err: down, change: func(i *Import) { i.LastModified = "yesterday" }, wrong: "Last-Modified", early: true},
 		{name: "origin refuses, ETag given", err: &seed.OriginError{Status: 404}, change: func(i *Import) { i.ETag = "x" }, wrong: "404", early: true},

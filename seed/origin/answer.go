@@ -7,9 +7,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
-
-	"golang.org/x/net/http/httpguts"
 
 	"github.com/p2pnode/p2pnode/internal/content"
 )
@@ -67,8 +64,8 @@ func (c *Client) judge(a *answer, r Request, asked content.Range) (*Response, er
 		}
 	}
 	control := strings.Join(a.Header.Values("Cache-Control"), ", ")
-	if err := sayable(meta.ETag, meta.LastModified, meta.ContentType, control); err != nil {
-		return nil, err
+	if err := content.CheckValues(meta.ETag, meta.LastModified, meta.ContentType, control); err != nil {
+		return nil, uncacheable("%v", err)
 	}
 	if !r.Expect.IsZero() && r.Expect != meta.Generation {
 		return nil, &ChangedError{Expected: r.Expect, Meta: meta}
@@ -79,22 +76,6 @@ func (c *Client) judge(a *answer, r Request, asked content.Range) (*Response, er
 		Age:          ageOf(a.Header) + c.cfg.Now().Sub(a.sent),
 		Range:        rng,
 	}, nil
-}
-
-// sayable refuses field values that peers, who have them as texts, would take for
-// a broken message, or that would not fit one.
-func sayable(values ...string) error {
-	size := 0
-	for _, v := range values {
-		if !utf8.ValidString(v) || !httpguts.ValidHeaderFieldValue(v) {
-			return uncacheable("field value %.100q is no UTF-8, or has control characters", v)
-		}
-		size += len(v)
-	}
-	if size > content.MaxFields {
-		return uncacheable("validators, type and Cache-Control of %d bytes: at most %d", size, content.MaxFields)
-	}
-	return nil
 }
 
 // fieldsOf returns the header fields that a cache keeps (RFC 9111 section 3.1)
