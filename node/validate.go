@@ -34,9 +34,20 @@ const (
 // the name of the flag and of the YAML key.
 type FieldError struct{ Field, Value, Rule string }
 
-// Error is one line: the field, its value, the rule.
+// Error is one line: the field, its value if that can be shown, the rule.
 func (e *FieldError) Error() string {
-	return fmt.Sprintf("%s: %q %s", e.Field, e.Value, e.Rule)
+	return fmt.Sprintf("%s: %s %s", e.Field, Shown(e.Value), e.Rule)
+}
+
+// Shown returns an argument in quotes for an error's text; one with an "@" is not
+// shown, since a password may stand before it, in whatever form a URL was miswritten.
+// An error of net/url about such an argument is not to be shown either: it quotes
+// parts of it.
+func Shown(arg string) string {
+	if strings.Contains(arg, "@") {
+		return "(not shown, as a secret may stand before its @)"
+	}
+	return strconv.Quote(arg)
 }
 
 // Validate checks a configuration with its defaults applied and returns a

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/p2pnode/p2pnode/node"
 )
 
 // FuzzArguments: what the command line is read as can be read again, and leads
@@ -12,7 +14,7 @@ import (
 func FuzzArguments(f *testing.F) {
 	for _, s := range []string{
 		"0-9", "7-", "-3", "https://o.example/dir/file.bin?a=1&b=%2F#x", "http://o/..%2f..%2fetc", "http://o/%2e%2e", "http://o/a%5c..%5cb", "http://o/%1b[2J", "https://o/a b\t\x00|é",
-		"http://o/.", "http://o/a/", "http://user:word@o/f", "docker.io", "[::1]:5000=https://r.example", "../x=http://y", "_default", "127.0.0.1:65001", "https://proxy:443/", "http://u:p@h:1?x#y",
+		"http://o/.", "http://o/a/", "http://user:word@o/f", "docker.io", "[::1]:5000=https://r.example", "../x=http://y", "_default", "127.0.0.1:65001", "https://proxy:443/", "http://u:p@h:1?x#y", "h:1/x", "h:bad", "host/f", "[::1", "%zz",
 		"many", "5", "007", "2026-11-23T12:00:00Z", "Authorization: Bearer x", "cookie:\n a=b\nHost: x", "Host: ", "sha256:" + strings.Repeat("Ab", 32),
 	} {
 		f.Add(s)
@@ -75,6 +77,29 @@ func checkOutput(t *testing.T, s string) {
 	}
 }
 
+// checkShown: no error about an argument shows a password in it, whatever the
+// argument was to be.
+func checkShown(t *testing.T, arg, secret string) {
+	t.Helper()
+	_, _, errURL := parseURL(arg)
+	_, errOut := newHarness().newDownload(arg, getOptions{})
+	_, errProxy := proxyURL(arg)
+	_, _, errName := parseRegistry(arg)
+	_, _, errServer := parseRegistry("r.example=" + arg)
+	errs := []error{errURL, errOut, errProxy, errName, errServer}
+	for _, c := range []node.Config{
+		{Proxy: arg}, {Admin: arg}, {Registries: []string{"r.example=" + arg}}, {Registries: []string{arg}}, {OriginAllow: []string{arg}}, {Intercept: []string{arg}},
+	} {
+		c.DataDir = "x"
+		errs = append(errs, c.Validate())
+	}
+	for i, err := range errs {
+		if err != nil && strings.Contains(err.Error(), secret) {
+			t.Errorf("%d: %q is shown: %v", i, arg, err)
+		}
+	}
+}
+
 // checkSecrets: credentials stand in no error, and become the two fields alone.
 func checkSecrets(t *testing.T, s string) {
 	t.Helper()
@@ -82,10 +107,14 @@ func checkSecrets(t *testing.T, s string) {
 	if strings.Contains(s, secret) || strings.HasPrefix(s, "@") { // that is a file
 		return
 	}
-	for _, scheme := range []string{"http", "ftp", ""} {
-		if _, _, err := parseURL(scheme + "://user:" + secret + "@" + s); err == nil || strings.Contains(err.Error(), secret) {
-			t.Errorf("password before %q: %v", s, err)
+	for _, before := range []string{"http://", "ftp://", "://", "", "http:/", "http:", "https:///", "//"} {
+		for _, arg := range []string{before + "user:" + secret + "@" + s, before + "user:" + secret + "#x@" + s} {
+			checkShown(t, arg, secret)
+			if _, _, err := parseURL(arg); err == nil {
+				t.Errorf("URL %q is taken", arg)
+			}
 		}
+		checkShown(t, before+s+":"+secret+"@h:bad", secret)
 	}
 	header, err := readHeader([]string{s + secret})
 	if err != nil && strings.Contains(err.Error(), secret) {

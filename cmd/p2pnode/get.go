@@ -101,7 +101,7 @@ func (a *app) newDownload(rawURL string, o getOptions) (*download, error) {
 		d.out = path.Base(u.Path)
 		// "-" would be stdout, and what is no name here might be anywhere.
 		if u.Path == "" || d.out == "-" || d.out == "." || d.out != filepath.Base(d.out) || !filepath.IsLocal(d.out) || strings.ContainsFunc(d.out, unicode.IsControl) {
-			return nil, usagef("URL %q names no file: name one with --output FILE", rawURL)
+			return nil, usagef("URL %s names no file: name one with --output FILE", node.Shown(rawURL))
 		}
 	}
 	if d.out == "-" {
@@ -130,14 +130,12 @@ func parseURL(raw string) (string, *url.URL, error) {
 	clean := cleanURL(raw)
 	u, err := url.Parse(clean)
 	switch {
-	case err != nil && strings.Contains(raw, "@"): // the whole error would show a password
-		return "", nil, usagef("%w: write a URL like https://host/path", errors.Unwrap(err))
-	case err != nil:
+	case err != nil && !strings.Contains(raw, "@"): // see node.Shown
 		return "", nil, usagef("%w: write a URL like https://host/path", err)
-	case u.User != nil:
-		return "", nil, usagef("URL %q holds a user name: leave it out, the swarm carries no credentials", u.Redacted())
-	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
-		return "", nil, usagef("URL %q: write one like https://host/path", raw)
+	case err == nil && u.User != nil:
+		return "", nil, usagef("URL %s holds a user name: leave it out, the swarm carries no credentials", node.Shown(raw))
+	case err != nil, u.Scheme != "http" && u.Scheme != "https", u.Host == "":
+		return "", nil, usagef("URL %s: write one like https://host/path", node.Shown(raw))
 	}
 	return clean, u, nil
 }
@@ -178,7 +176,7 @@ func proxyURL(s string) (string, error) {
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-		return "", usagef("proxy %q: write host:port, like %s, or https://host:port", s, node.DefaultProxy)
+		return "", usagef("proxy %s: write host:port, like %s, or https://host:port", node.Shown(s), node.DefaultProxy)
 	}
 	return u.Scheme + "://" + u.Host, nil
 }

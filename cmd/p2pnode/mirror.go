@@ -137,9 +137,9 @@ func parseRegistry(arg string) (name, server string, err error) {
 	name, server, given := strings.Cut(arg, "=")
 	switch {
 	case name != allRegistries && !registryName.MatchString(name):
-		return "", "", usagef("%q is no registry: write a host name with or without a port, like docker.io", name)
+		return "", "", usagef("%s is no registry: write a host name with or without a port, like docker.io", node.Shown(name))
 	case given && !strings.HasPrefix(server, "https://") && !strings.HasPrefix(server, "http://"):
-		return "", "", usagef("registry %q: %q is no http:// or https:// URL", name, server)
+		return "", "", usagef("registry %q: %s is no http:// or https:// URL", name, node.Shown(server))
 	case given, name == allRegistries:
 	case name == "docker.io":
 		server = "https://registry-1.docker.io"
