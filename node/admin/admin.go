@@ -105,7 +105,8 @@ func New(cfg Config) http.Handler {
 			ErrorLog: slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn),
 		}))
 	}
-	a.handle("/debug/pprof/", http.HandlerFunc(pprof.Index)) // no cmdline: a join secret may be among the arguments
+	// No cmdline, as a join secret may be among the arguments: Index lists it, and its link answers 404.
+	a.handle("/debug/pprof/", http.HandlerFunc(pprof.Index))
 	a.mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	a.mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 	a.mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
