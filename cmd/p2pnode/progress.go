@@ -12,9 +12,10 @@ import (
 const (
 	// barPeriod is how often the progress bar is drawn.
 	barPeriod = 100 * time.Millisecond
-	// maxDrawn is how many bytes a bar shows, 64 TiB: it panics at rates beyond
-	// exabytes, which larger counts make in the bar's first microsecond.
-	maxDrawn = 64 << 40
+	// maxDrawn is how many bytes a bar shows, 4 TiB: it panics from a thousand
+	// exabytes a second on, which a larger count that is there from the first makes in
+	// the some 50 ns until it is drawn. This one would in 4 ns.
+	maxDrawn = 4 << 40
 )
 
 // progress returns the writer that shows a download's progress, or nil where
