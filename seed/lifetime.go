@@ -59,7 +59,7 @@ func newFreshness(cacheControl, digest string, fields content.Fields) freshness 
 // fields may be used at that age without asking it (RFC 9111 section 4.2).
 func Fresh(cacheControl, digest string, fields content.Fields, age time.Duration) bool {
 	d, err := cacheobject.ParseResponseCacheControl(cacheControl)
-	return age < newFreshness(cacheControl, digest, fields).lifetime && (err != nil || !d.NoCachePresent)
+	return max(age, 0) < newFreshness(cacheControl, digest, fields).lifetime && (err != nil || !d.NoCachePresent)
 }
 
 // between returns the time from one HTTP date to another, 0 where it is negative

@@ -12,7 +12,6 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/textproto"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -275,10 +274,9 @@ func FuzzServe(f *testing.F) {
 
 // namesLoopback reports whether a Host names this machine without asking DNS.
 func namesLoopback(host string) bool {
-	u, err := url.Parse("http://" + host)
-	if err != nil {
-		return false
+	if name, _, err := net.SplitHostPort(host); err == nil { // whatever stands for the port
+		host = name
 	}
-	_, err = netip.ParseAddr(u.Hostname())
-	return err == nil || strings.EqualFold(u.Hostname(), "localhost")
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil || strings.EqualFold(host, "localhost")
 }

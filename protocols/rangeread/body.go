@@ -215,7 +215,7 @@ func (r *Request) body(size int64) content.Range {
 func (b *Body) readEnd() error {
 	k, n, err := readFrameHead(b.conn.br)
 	if err != nil {
-		return err
+		return noEOF(err)
 	}
 	if k != kindEnd || n != 0 {
 		return fmt.Errorf("%w: frame of kind %d in place of the end", ErrProtocol, k)

@@ -112,6 +112,19 @@ func TestTruncatedAnswers(t *testing.T) {
 		if _, reused, err := play(c, source, reqs[i], append(slices.Clone(answer), byte(kindEnd), 0)); err != nil || reused {
 			t.Errorf("with bytes behind END: error %v, stream reused %v", err, reused)
 		}
+		header := framesOf(t, answer)[0]
+		for name, start := range map[string][]byte{
+			"refusal":                 appendFrame(nil, kindHeader, encode(t, NewError(StatusBusy, "full").header())),
+			"refusal behind a header": appendFrame(slices.Clone(answer[header.start:header.end]), kindError, encode(t, NewError(StatusBusy, "full").message())),
+		} {
+			refusal := append(start, byte(kindEnd), 0)
+			for n := range len(refusal) + 1 {
+				_, reused, err := play(c, source, reqs[i], refusal[:n])
+				if whole := n == len(refusal); err == nil || reused != whole || n > 0 && !whole && !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Fatalf("%s cut to %d of %d bytes: error %v, stream reused %t", name, n, len(refusal), err, reused)
+				}
+			}
+		}
 	}
 }
 
