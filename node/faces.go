@@ -101,7 +101,7 @@ func dialUnder(p *origin.Policy) proxy.DialFunc {
 type forbidden struct{ error }
 
 // Is serves errors.Is.
-func (f forbidden) Is(target error) bool { return target == proxy.ErrForbidden } //nolint:errorlint // what errors.Is compares
+func (f forbidden) Is(target error) bool { return target == proxy.ErrForbidden }
 
 // Unwrap serves errors.As.
 func (f forbidden) Unwrap() error { return f.error }
