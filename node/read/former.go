@@ -122,11 +122,12 @@ func (f *fill) held(ctx context.Context, p peer.ID, near bool) error {
 	if known {
 		req.Generation = meta.Generation
 	}
-	unproven := near && !known && !f.cfg.Map.MayGrant(p)
+	doubt := near && !f.cfg.Map.MayGrant(p)
+	unproven := doubt && !known
 	if unproven {
 		req.Range.Len = 1
 	}
-	if near {
+	if doubt {
 		req.Patience = doubtPatience
 	}
 	req.Epoch, req.Seq = f.cfg.Map.Version()
@@ -154,7 +155,22 @@ func (f *fill) held(ctx context.Context, p peer.ID, near bool) error {
 	}
 	defer func() { _ = body.Close() }()
 	f.cfg.Health.Success(p, time.Since(start))
-	if body.Header.Meta.Sequential { // nobody has a part of it
+	err = f.takeHeld(ctx, p, body, req.Range.Off, unproven)
+	switch {
+	case errors.Is(err, rangeread.ErrCorrupt):
+		f.metrics.wrongAnswers.Inc()
+		f.cfg.Health.Wrong(p)
+	case errors.Is(err, rangeread.ErrSilent), doubt && errors.Is(err, rangeread.ErrStalled):
+		f.cfg.Health.Failure(p)
+	}
+	return err
+}
+
+// takeHeld takes an answer to held for bytes from off on; unproven says that its peer
+// has yet to show what file it is.
+func (f *fill) takeHeld(ctx context.Context, p peer.ID, body *rangeread.Body, off int64, unproven bool) error {
+	h := body.Header
+	if h.Sequential { // nobody has a part of it
 		return nil
 	}
 	if unproven {
@@ -162,19 +178,11 @@ func (f *fill) held(ctx context.Context, p peer.ID, near bool) error {
 			return err
 		}
 	}
-	if err := job.Begin(seed.Found{Meta: body.Header.Meta, CacheControl: body.Header.CacheControl, Age: body.Header.Age, Private: body.Header.Private}); err != nil {
+	if err := f.job.Begin(seed.Found{Meta: h.Meta, CacheControl: h.CacheControl, Age: h.Age, Private: h.Private}); err != nil {
 		return err
 	}
-	if unproven || job.Pos() != req.Range.Off {
+	if unproven || f.job.Pos() != off {
 		return nil
 	}
-	err = f.receive(ctx, body, func(n int) error { return f.cfg.Pace(ctx, p, n) })
-	if errors.Is(err, rangeread.ErrSilent) {
-		f.cfg.Health.Failure(p)
-	}
-	if errors.Is(err, rangeread.ErrCorrupt) {
-		f.metrics.wrongAnswers.Inc()
-		f.cfg.Health.Wrong(p)
-	}
-	return err
+	return f.receive(ctx, body, func(n int) error { return f.cfg.Pace(ctx, p, n) })
 }

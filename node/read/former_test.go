@@ -227,13 +227,24 @@ func TestSeedIsDead(t *testing.T) {
 // the file yet: a neighbour says what file it is by bytes that a seed has signed.
 func TestSeedIsDeadForPeer(t *testing.T) {
 	for name, tc := range map[string]struct {
-		lie    func(*content.Meta)
+		lie    func(*source)
 		asked  string
 		origin int
+		wrong  int
+		failed bool
 	}{
-		"true":            {func(*content.Meta) {}, "[0 2]", 0},
-		"another size":    {func(m *content.Meta) { m.Size-- }, "[0 1]", 1},
-		"another version": {func(m *content.Meta) { m.Generation = content.Generation{66} }, "[0 1]", 1},
+		"true":            {func(*source) {}, "[0 2]", 0, 0, false},
+		"another size":    {func(s *source) { s.meta.Size-- }, "[0 1]", 1, 1, false},
+		"another version": {func(s *source) { s.meta.Generation = content.Generation{66} }, "[0 1]", 1, 0, true},
+		"its own bytes":   {func(s *source) { s.data = p2ptest.Bytes(66, len(s.data)) }, "[0 1]", 1, 1, false},
+		"it only waits": {func(s *source) {
+			s.serve = func(ctx context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
+				if err := s.upTo(a, 0, nil); err != nil {
+					return err
+				}
+				return a.Wait(ctx, rangeread.WaitOrigin, nil)
+			}
+		}, "[0 1]", 1, 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, dead := p2ptest.Key(t)
@@ -242,21 +253,55 @@ func TestSeedIsDeadForPeer(t *testing.T) {
 				w.health.doubtful[dead] = true
 				f.Client = rangeread.NewClient(rangeread.ClientConfig{
 					Host: w.host, Silence: silence, Trusted: func(p peer.ID) bool { return p != w.sources[1].id() },
+					Patience: 4 * rangeread.WaitEvery,
 				})
 				w.run(f.Client.Run)
 				m.VerifySeal = f.Client.VerifySeal
 			})
 			reader, near := w.sources[0], w.sources[1]
 			w.expect, near.seals = near.meta.Generation, reader.seals
-			tc.lie(&near.meta)
+			tc.lie(near)
 			w.providers.near = []peer.ID{near.id()}
 			if err := w.asker(reader)(content.Range{Len: mib}, reader.id()); err != nil {
 				t.Fatal(err)
 			}
 			w.stored(1)
 			w.wantAsked(tc.asked, tc.origin)
+			if failed := slices.Contains(w.health.failed(), near.id()); failed != tc.failed || w.health.wrong != tc.wrong {
+				t.Errorf("told of a failure: %t, of wrong bytes %d times", failed, w.health.wrong)
+			}
 		})
 	}
+}
+
+// TestSeedIsDeadAndAnotherReads: a seed at the site that waits for the origin is waited
+// for, longer than who is none: it asks that for both.
+func TestSeedIsDeadAndAnotherReads(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, 2*mib, 2, func(w *world, _ *FillerConfig, _ *seed.Config) {
+		w.seeds.order, w.seeds.seed, w.seeds.owner = []peer.ID{w.seeds.self}, true, w.seeds.self
+	})
+	w.open(content.Range{})
+	w.origin.Reset()
+	_, dead := p2ptest.Key(t)
+	near := w.sources[1]
+	w.health.doubtful[dead] = true
+	w.seeds.owner, w.seeds.order, w.seeds.pool = dead, []peer.ID{dead, w.seeds.self}, []peer.ID{near.id()}
+	w.providers.near = []peer.ID{near.id()}
+	near.serve = func(ctx context.Context, _ int, _ rangeread.Request, a *rangeread.Answer) error {
+		r, err := a.Header(rangeread.Header{Meta: near.meta, Source: rangeread.SourceOrigin})
+		if err != nil {
+			return err
+		}
+		came := make(chan struct{})
+		time.AfterFunc(doubtPatience+time.Second, func() { close(came) })
+		if err := a.Wait(ctx, rangeread.WaitOrigin, came); err != nil {
+			return err
+		}
+		return a.Complete(0, r.End(), near.seals[0], near.trees[0], func(p []byte, off int64) error { copy(p, near.data[off:]); return nil })
+	}
+	w.mustRead(content.Range{Len: mib})
+	w.wantAsked("[0 1]", 0)
 }
 
 // TestHangingNeighbour: one that does not answer keeps nobody waiting, and slow is not
