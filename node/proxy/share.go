@@ -12,8 +12,9 @@ var errBusy = errors.New("too many requests are waiting")
 
 // share gives out a bounded number of places, and those that become free to the
 // waiting client that has the fewest, of such to the one whose last turn is longest
-// ago: one client with many requests does not keep the others waiting. Of one client
-// the first come are first served.
+// ago: one client with many requests does not keep the others waiting. Who comes
+// counts as having had the last turn but one, so that those who come back again and
+// again do not keep one waiting either. Of one client the first come are first served.
 type share struct {
 	maxQueue int
 
@@ -28,7 +29,7 @@ type share struct {
 
 type sharer struct {
 	running int
-	turn    uint64 // its last; 0 for none since it has had a place or waited
+	turn    uint64 // its last, or the last but one of all when it came
 	waiting []*waiter
 }
 
@@ -48,7 +49,7 @@ func (s *share) take(ctx context.Context, client string) error {
 	s.mu.Lock()
 	c := s.clients[client]
 	if c == nil {
-		c = new(sharer)
+		c = &sharer{turn: max(s.turns, 1) - 1}
 	}
 	if s.free > 0 {
 		s.free--

@@ -3,7 +3,10 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,6 +80,54 @@ func TestShareTurns(t *testing.T) {
 			t.Errorf("order %v, want %v", order, want)
 		}
 	})
+}
+
+// TestShareComesBack: who has one request at a time, and comes back with the next as
+// soon as it is done, does not go before who has had a turn and waits for another.
+func TestShareComesBack(t *testing.T) {
+	for _, places := range []int{1, 2} {
+		t.Run(fmt.Sprint(places), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newShare(places, 20)
+				ctx, stop := context.WithCancel(t.Context())
+				var running sync.WaitGroup
+				serve := func(client string) {
+					if s.take(ctx, client) == nil {
+						time.Sleep(time.Second)
+						s.leave(client)
+					}
+				}
+				const others = 4
+				for i := range others {
+					running.Go(func() {
+						for ctx.Err() == nil {
+							serve(fmt.Sprint("other", i))
+						}
+					})
+				}
+				time.Sleep(10 * time.Second)
+				start := time.Now()
+				var served atomic.Int64
+				for range 2 {
+					running.Go(func() {
+						if serve("a"); ctx.Err() == nil {
+							served.Add(1)
+						}
+					})
+					synctest.Wait()
+				}
+				for served.Load() < 2 && time.Since(start) < time.Minute {
+					time.Sleep(time.Second)
+					synctest.Wait()
+				}
+				if waited := time.Since(start); served.Load() < 2 || waited > 2*(others+1)*time.Second {
+					t.Errorf("%d of 2 are served after %v", served.Load(), waited)
+				}
+				stop()
+				running.Wait()
+			})
+		})
+	}
 }
 
 // TestShareGivesUp: who goes away while he waits leaves nothing behind.
