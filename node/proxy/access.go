@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"sync"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -17,6 +18,8 @@ import (
 var (
 	errLogin  = errors.New("this node wants a user name and a password")
 	errTooFew = errors.New("this client asks more often than this node allows")
+	// errLoggedIn ends the waiting of those whose credentials were found to be good.
+	errLoggedIn = errors.New("another request has logged in")
 )
 
 // Access says who may use the faces, and how much at a time. The zero Access
@@ -66,7 +69,15 @@ type gate struct {
 	// be wrong, and who has the place in checks uses it.
 	checks *share
 	wrong  *lru.Cache[string, *rate.Limiter]
+
+	mu sync.Mutex
+	// mu guards the following.
+	// pending are the logins that wait for checks, by the hash of their credentials,
+	// each with what ends its waiting.
+	pending map[[sha256.Size]byte]map[*pendingLogin]struct{}
 }
+
+type pendingLogin struct{ end context.CancelCauseFunc }
 
 func newGate(a Access, now func() time.Time) *gate {
 	if a.MaxRequests == 0 {
@@ -78,7 +89,8 @@ func newGate(a Access, now func() time.Time) *gate {
 	if a.Burst == 0 {
 		a.Burst = max(1, int(a.Rate))
 	}
-	g := &gate{Access: a, now: now, share: newShare(a.MaxRequests, a.MaxWaiting), checks: newShare(1, a.MaxWaiting)}
+	g := &gate{Access: a, now: now, share: newShare(a.MaxRequests, a.MaxWaiting), checks: newShare(1, a.MaxWaiting),
+		pending: make(map[[sha256.Size]byte]map[*pendingLogin]struct{})}
 	var err1, err2, err3 error
 	g.buckets, err1 = lru.New[string, *rate.Limiter](maxClients)
 	g.logins, err2 = lru.New[[sha256.Size]byte, time.Time](maxClients)
@@ -137,11 +149,18 @@ func (g *gate) login(ctx context.Context, addr, name, password string) error {
 	if g.loggedIn(key) {
 		return nil
 	}
-	if err := g.checks.take(ctx, addr); err != nil {
+	ctx, stop := g.pend(ctx, key)
+	defer stop()
+	if g.loggedIn(key) { // before pend
+		return nil
+	}
+	if err := g.checks.take(ctx, addr); errors.Is(err, errLoggedIn) {
+		return nil
+	} else if err != nil {
 		return err
 	}
 	defer g.checks.leave(addr)
-	if g.loggedIn(key) { // by another request, while this one waited
+	if g.loggedIn(key) { // as the place came
 		return nil
 	}
 	wrong, ok := g.wrong.Get(addr)
@@ -158,7 +177,39 @@ func (g *gate) login(ctx context.Context, addr, name, password string) error {
 		return errLogin
 	}
 	g.logins.Add(key, g.now().Add(loginMemory))
+	g.letIn(key)
 	return nil
+}
+
+// pend returns the context in which a login waits, which ends with errLoggedIn once
+// another with the same credentials was good: those need no turn any more. stop must
+// be called after it.
+func (g *gate) pend(ctx context.Context, key [sha256.Size]byte) (waiting context.Context, stop func()) {
+	ctx, end := context.WithCancelCause(ctx)
+	p := &pendingLogin{end}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.pending[key] == nil {
+		g.pending[key] = make(map[*pendingLogin]struct{})
+	}
+	g.pending[key][p] = struct{}{}
+	return ctx, func() {
+		end(nil)
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if delete(g.pending[key], p); len(g.pending[key]) == 0 {
+			delete(g.pending, key)
+		}
+	}
+}
+
+// letIn ends the waiting of those who have these credentials.
+func (g *gate) letIn(key [sha256.Size]byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for p := range g.pending[key] {
+		p.end(errLoggedIn)
+	}
 }
 
 // loggedIn reports whether credentials are remembered as good, and does so anew.

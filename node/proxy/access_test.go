@@ -273,3 +273,52 @@ func TestLoginsTakeTurns(t *testing.T) {
 		}
 	})
 }
+
+// TestLoginLetsInTheSame: once a login was good, all go on that wait with the same
+// credentials, however many others guess, and come back to guess again.
+func TestLoginLetsInTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newGate(Access{Users: func(_, password string) bool {
+			time.Sleep(time.Second / 2)
+			return password == "right"
+		}}, time.Now)
+		const strangers = 10
+		ctx, stop := context.WithCancel(t.Context())
+		var running sync.WaitGroup
+		for i := range strangers {
+			running.Go(func() {
+				for ctx.Err() == nil {
+					_ = g.login(ctx, fmt.Sprint("192.0.2.", i), "ann", "wrong")
+					time.Sleep(time.Millisecond)
+				}
+			})
+		}
+		synctest.Wait()
+		var logins sync.WaitGroup
+		ends := make(chan time.Time, 4)
+		for i := range cap(ends) {
+			logins.Go(func() { // two each of two addresses
+				if err := g.login(t.Context(), fmt.Sprint("198.51.100.", i/2), "ann", "right"); err != nil {
+					t.Error(err)
+				}
+				ends <- time.Now()
+			})
+		}
+		start := time.Now()
+		logins.Wait()
+		first := <-ends
+		for range cap(ends) - 1 {
+			if d := (<-ends).Sub(first); d > time.Second/2 {
+				t.Errorf("the same credentials wait for %v more", d)
+			}
+		}
+		if d := first.Sub(start); d > (strangers+1)*time.Second/2 {
+			t.Errorf("the first login takes %v", d)
+		}
+		stop()
+		running.Wait()
+		if len(g.pending) != 0 || g.checks.free != 1 || g.checks.queued != 0 {
+			t.Errorf("at the end %d pending, %d free, %d queued", len(g.pending), g.checks.free, g.checks.queued)
+		}
+	})
+}
