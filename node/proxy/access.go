@@ -36,8 +36,9 @@ type Access struct {
 	// the fewest. A place costs about 64 KiB, and 256 KiB while bytes move.
 	// Default: 1024.
 	MaxRequests int
-	// MaxWaiting bounds those that wait; further ones are refused (503).
-	// Default: 8192.
+	// MaxWaiting bounds those that wait; further ones are refused (503). As many
+	// more may wait for Users, of one address a sixteenth, at least 1; further ones
+	// of it are refused (429). Default: 8192.
 	MaxWaiting int
 	// Rate, where positive, is how many requests a second one client may begin,
 	// and Burst how many at once (default: Rate, at least 1); further ones are
@@ -66,7 +67,7 @@ type gate struct {
 	logins *lru.Cache[[sha256.Size]byte, time.Time]
 	// checks lets one login be checked at a time, since that is slow on purpose, and
 	// addresses take turns; wrong has, by address, what is left of the logins that may
-	// be wrong, and who has the place in checks uses it.
+	// be wrong, which who has the place in checks alone makes less.
 	checks *share
 	wrong  *lru.Cache[string, *rate.Limiter]
 
@@ -89,7 +90,7 @@ func newGate(a Access, now func() time.Time) *gate {
 	if a.Burst == 0 {
 		a.Burst = max(1, int(a.Rate))
 	}
-	g := &gate{Access: a, now: now, share: newShare(a.MaxRequests, a.MaxWaiting), checks: newShare(1, a.MaxWaiting),
+	g := &gate{Access: a, now: now, share: newShare(a.MaxRequests, a.MaxWaiting, a.MaxWaiting), checks: newShare(1, a.MaxWaiting, max(1, a.MaxWaiting/16)),
 		pending: make(map[[sha256.Size]byte]map[*pendingLogin]struct{})}
 	var err1, err2, err3 error
 	g.buckets, err1 = lru.New[string, *rate.Limiter](maxClients)
@@ -149,6 +150,9 @@ func (g *gate) login(ctx context.Context, addr, name, password string) error {
 	if g.loggedIn(key) {
 		return nil
 	}
+	if g.guesses(addr) { // without a place in checks' queue, which is for all
+		return errTooFew
+	}
 	ctx, stop := g.pend(ctx, key)
 	defer stop()
 	if g.loggedIn(key) { // before pend
@@ -163,15 +167,15 @@ func (g *gate) login(ctx context.Context, addr, name, password string) error {
 	if g.loggedIn(key) { // as the place came
 		return nil
 	}
-	wrong, ok := g.wrong.Get(addr)
-	if !ok {
-		wrong = rate.NewLimiter(rate.Every(wrongEvery), wrongBurst)
-	}
-	now := g.now()
-	if wrong.TokensAt(now) < 1 {
+	if g.guesses(addr) { // by those that were in front of this one
 		return errTooFew
 	}
+	now := g.now()
 	if !g.Users(name, password) {
+		wrong, ok := g.wrong.Get(addr)
+		if !ok {
+			wrong = rate.NewLimiter(rate.Every(wrongEvery), wrongBurst)
+		}
 		wrong.AllowN(now, 1)
 		g.wrong.Add(addr, wrong)
 		return errLogin
@@ -210,6 +214,12 @@ func (g *gate) letIn(key [sha256.Size]byte) {
 	for p := range g.pending[key] {
 		p.end(errLoggedIn)
 	}
+}
+
+// guesses reports whether an address has been wrong too often.
+func (g *gate) guesses(addr string) bool {
+	wrong, ok := g.wrong.Get(addr)
+	return ok && wrong.TokensAt(g.now()) < 1
 }
 
 // loggedIn reports whether credentials are remembered as good, and does so anew.

@@ -322,3 +322,54 @@ func TestLoginLetsInTheSame(t *testing.T) {
 		}
 	})
 }
+
+// TestLoginQueue: one address does not fill the queue of logins, neither at once nor
+// once it has been wrong too often.
+func TestLoginQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each = 4
+		g := newGate(Access{MaxWaiting: 16 * each, Users: func(_, password string) bool {
+			time.Sleep(time.Second)
+			return password == "right"
+		}}, time.Now)
+		var guessing sync.WaitGroup
+		var refused atomic.Int64
+		guess := func(n int) {
+			for range n {
+				guessing.Go(func() {
+					if err := g.login(t.Context(), "192.0.2.1", "ann", "wrong"); errors.Is(err, errTooFew) {
+						refused.Add(1)
+					} else if !errors.Is(err, errLogin) {
+						t.Error(err)
+					}
+				})
+			}
+			synctest.Wait()
+		}
+		queued := func() int {
+			g.checks.mu.Lock()
+			defer g.checks.mu.Unlock()
+			return g.checks.queued
+		}
+		guess(100)
+		if n := queued(); n != each || refused.Load() != 100-1-each {
+			t.Errorf("%d of one address wait, %d are refused, want %d to wait", n, refused.Load(), each)
+		}
+		start := time.Now()
+		if err := g.login(t.Context(), "198.51.100.1", "bob", "right"); err != nil || time.Since(start) > 3*time.Second {
+			t.Errorf("another address: %v after %v", err, time.Since(start))
+		}
+		guessing.Wait()
+		for !g.guesses("192.0.2.1") {
+			guess(1)
+			guessing.Wait()
+		}
+		guessing.Go(func() { _ = g.login(t.Context(), "198.51.100.1", "eve", "wrong") })
+		synctest.Wait() // it has the place
+		before := refused.Load()
+		if guess(100); queued() != 0 || refused.Load() != before+100 {
+			t.Errorf("who was wrong too often: %d wait, %d are refused", queued(), refused.Load()-before)
+		}
+		guessing.Wait()
+	})
+}

@@ -16,7 +16,8 @@ var errBusy = errors.New("too many requests are waiting")
 // counts as having had the last turn but one, so that those who come back again and
 // again do not keep one waiting either. Of one client the first come are first served.
 type share struct {
-	maxQueue int
+	// maxQueue bounds those that wait, and maxEach those of one client.
+	maxQueue, maxEach int
 
 	mu sync.Mutex
 	// mu guards the following.
@@ -39,12 +40,12 @@ type waiter struct {
 	arrival uint64
 }
 
-func newShare(places, maxQueue int) *share {
-	return &share{maxQueue: maxQueue, free: places, clients: make(map[string]*sharer)}
+func newShare(places, maxQueue, maxEach int) *share {
+	return &share{maxQueue: maxQueue, maxEach: maxEach, free: places, clients: make(map[string]*sharer)}
 }
 
-// take waits for a place, which leave gives back. Errors: errBusy, and that of
-// ctx.
+// take waits for a place, which leave gives back. Errors: errBusy, errTooFew where
+// it is the client's own that are too many, and that of ctx.
 func (s *share) take(ctx context.Context, client string) error {
 	s.mu.Lock()
 	c := s.clients[client]
@@ -61,6 +62,10 @@ func (s *share) take(ctx context.Context, client string) error {
 	if s.queued >= s.maxQueue {
 		s.mu.Unlock()
 		return errBusy
+	}
+	if len(c.waiting) >= s.maxEach {
+		s.mu.Unlock()
+		return errTooFew
 	}
 	s.arrivals++
 	w := &waiter{make(chan struct{}), s.arrivals}

@@ -16,7 +16,7 @@ import (
 // its requests came.
 func TestShare(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newShare(2, 4)
+		s := newShare(2, 4, 4)
 		var order []string
 		ask := func(client, name string) {
 			go func() {
@@ -59,7 +59,7 @@ func TestShare(t *testing.T) {
 // longest ago, however early the others queued.
 func TestShareTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newShare(1, 10)
+		s := newShare(1, 10, 10)
 		var order []string
 		if err := s.take(t.Context(), "d"); err != nil {
 			t.Error(err)
@@ -88,7 +88,7 @@ func TestShareComesBack(t *testing.T) {
 	for _, places := range []int{1, 2} {
 		t.Run(fmt.Sprint(places), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newShare(places, 20)
+				s := newShare(places, 20, 20)
 				ctx, stop := context.WithCancel(t.Context())
 				var running sync.WaitGroup
 				serve := func(client string) {
@@ -133,7 +133,7 @@ func TestShareComesBack(t *testing.T) {
 // TestShareGivesUp: who goes away while he waits leaves nothing behind.
 func TestShareGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newShare(1, 10)
+		s := newShare(1, 10, 10)
 		if err := s.take(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
