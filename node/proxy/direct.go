@@ -30,13 +30,15 @@ func NewTransport(dial DialFunc) *http.Transport {
 }
 
 // direct streams a request to its origin, and the answer back, untouched but
-// for hop-by-hop fields and Via; interim ones on the forward proxy alone.
+// for hop-by-hop fields and Via; for interim ones see wantsInterim.
 func (h *Handler) direct(x *exchange, t target) {
 	transport := x.transport
 	if transport == nil {
 		transport = h.transport(x)
 	}
-	if t.face != faceForward {
+	if wantsInterim(x.r, t.face) {
+		transport = passInterim{transport, x.r, x.w}
+	} else {
 		transport = finalOnly{transport, x.r}
 	}
 	failed := false
@@ -80,20 +82,6 @@ func (h *Handler) direct(x *exchange, t target) {
 	if !failed {
 		x.outcome = outcomeDirect
 	}
-}
-
-// finalOnly keeps interim answers (RFC 9110 section 15.2) from
-// httputil.ReverseProxy, which asks for them by the context: on the gateway and the
-// mirror a client talks to this node, and they would be its own. What they may come
-// to is then net/http's to bound.
-type finalOnly struct {
-	base   http.RoundTripper
-	client *http.Request
-}
-
-// RoundTrip implements http.RoundTripper.
-func (f finalOnly) RoundTrip(r *http.Request) (*http.Response, error) {
-	return f.base.RoundTrip(r.WithContext(f.client.Context()))
 }
 
 func hasBody(r *http.Request) bool { return r.Body != nil && r.Body != http.NoBody }

@@ -59,7 +59,7 @@ type exchange struct {
 func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{
 		h: h, r: r, face: faceNone, outcome: outcomeAborted, start: time.Now(),
-		w: &response{ResponseWriter: w, rc: http.NewResponseController(w), tunnels: h.tunnels, http10: !r.ProtoAtLeast(1, 1)},
+		w: &response{ResponseWriter: w, rc: http.NewResponseController(w), tunnels: h.tunnels},
 	}
 	h.metrics.inFlight.Inc()
 	for _, name := range credentialFields {
@@ -230,8 +230,6 @@ type response struct {
 	http.ResponseWriter
 	rc      *http.ResponseController
 	tunnels chan struct{}
-	// http10 is a client of HTTP/1.0, which knows no interim answers.
-	http10 bool
 	// status is 0 until the final header was sent.
 	status int
 	bytes  int64
@@ -248,43 +246,14 @@ type response struct {
 // Unwrap serves http.ResponseController.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// WriteHeader sends the header.
+// WriteHeader sends the final header.
 func (w *response) WriteHeader(status int) {
-	if status < 200 && status != http.StatusSwitchingProtocols {
-		w.interim(status)
-		return
-	}
 	if w.status == 0 {
 		w.status = status
 		if w.onHeader != nil {
 			w.onHeader()
 		}
 	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// hopByHop are the fields of one connection (RFC 9110 section 7.6.1), and what a
-// proxy says for itself, as httputil.ReverseProxy drops them from final answers.
-var hopByHop = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
-
-// interim passes on an interim answer, as a proxy has to (RFC 9110 section 15.2),
-// with the fields that a final one would have but Via: the version in which it came
-// is not told.
-func (w *response) interim(status int) {
-	if w.http10 {
-		return
-	}
-	h := w.Header()
-	named := http.Header{"Connection": h["Connection"]}
-	for name := range h {
-		if hasToken(named, "Connection", name) {
-			delete(h, name)
-		}
-	}
-	for _, name := range hopByHop {
-		delete(h, name)
-	}
-	_ = w.rc.SetWriteDeadline(time.Now().Add(clientStall)) // not every writer can
 	w.ResponseWriter.WriteHeader(status)
 }
 

@@ -2,11 +2,15 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -87,5 +91,127 @@ func TestInterim(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestInterimBounds: of interim answers without number, or of any size, a few are
+// passed on, and the final one is as ever.
+func TestInterimBounds(t *testing.T) {
+	o := startRawOrigin(t)
+	defer o.stop()
+	final := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	o.answers["/many"] = strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n", 1000) + final
+	o.answers["/large"] = strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: "+strings.Repeat("a", maxHeaderBytes/2)+"\r\n\r\n", 3) + final
+	n := startNode(t, Config{})
+	defer n.shutdown(t)
+	host := o.Addr().String()
+	for path, want := range map[string]int{"/many": 8, "/large": 1} {
+		heads, res, body := n.interimAnswers(t, "GET http://"+host+path+" HTTP/1.1\r\nHost: "+host)
+		if len(heads) != want || res.StatusCode != 200 || body != "ok" {
+			t.Errorf("%s: %d interim answers, want %d, then %s, %q", path, len(heads), want, res.Status, body)
+		}
+	}
+}
+
+// TestInterimCost: what it takes to send one does not grow with the fields of it times
+// the fields that Connection names.
+func TestInterimCost(t *testing.T) {
+	quickest := time.Hour
+	for range 3 {
+		h := header("Connection", strings.Repeat("a,", 16<<10))
+		for i := range 4096 {
+			h["X"+strconv.Itoa(i)] = []string{"1"}
+		}
+		rec := httptest.NewRecorder()
+		w := &response{ResponseWriter: rec, rc: http.NewResponseController(rec)}
+		start := time.Now()
+		w.interim(http.StatusEarlyHints, h)
+		quickest = min(quickest, time.Since(start))
+	}
+	if quickest > time.Second/2 {
+		t.Errorf("%v", quickest)
+	}
+}
+
+// stalledClient is a client's end that takes no interim answer until told.
+type stalledClient struct {
+	*httptest.ResponseRecorder
+	stalled, goOn chan struct{}
+	once          sync.Once
+
+	mu sync.Mutex
+	// mu guards the following.
+	interim   int
+	deadlines []time.Time
+}
+
+func (w *stalledClient) WriteHeader(status int) {
+	if status >= 200 {
+		w.ResponseRecorder.WriteHeader(status)
+		return
+	}
+	w.once.Do(func() { close(w.stalled) })
+	<-w.goOn
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.interim++
+}
+
+// SetWriteDeadline serves http.ResponseController.
+func (w *stalledClient) SetWriteDeadline(d time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.deadlines = append(w.deadlines, d)
+	return nil
+}
+
+// TestInterimStall: a client that does not read its interim answers holds up no other
+// whose requests share its connection to the origin (HTTP/2), and gets its own later.
+func TestInterimStall(t *testing.T) {
+	conns := make(chan string, 2)
+	hinted := make(chan struct{})
+	origin := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conns <- r.RemoteAddr
+		if r.URL.Path == "/hints" {
+			for range 3 {
+				w.WriteHeader(http.StatusEarlyHints)
+			}
+			<-hinted
+		}
+		_, _ = io.WriteString(w, "ok")
+	}))
+	origin.EnableHTTP2 = true
+	origin.StartTLS()
+	defer origin.Close()
+	transport := NewTransport(new(net.Dialer).DialContext)
+	transport.TLSClientConfig = origin.Client().Transport.(*http.Transport).TLSClientConfig
+	defer transport.CloseIdleConnections()
+	h := New(Config{Opener: &fakeSwarm{openErr: ErrPassThrough}, DirectLocal: transport})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	get := func(w http.ResponseWriter, path string) {
+		r := httptest.NewRequestWithContext(ctx, http.MethodGet, origin.URL+path, http.NoBody)
+		r.RemoteAddr = "127.0.0.1:9"
+		h.ServeHTTP(w, r)
+	}
+	slow := &stalledClient{ResponseRecorder: httptest.NewRecorder(), stalled: make(chan struct{}), goOn: make(chan struct{})}
+	var running sync.WaitGroup
+	running.Go(func() { get(slow, "/hints") })
+	<-slow.stalled
+	other := httptest.NewRecorder()
+	get(other, "/other")
+	close(hinted)
+	close(slow.goOn)
+	running.Wait()
+	if other.Code != 200 || slow.Code != 200 || slow.interim != 3 {
+		t.Errorf("the other client: %d %q; the slow one: %d after %d interim answers", other.Code, other.Body, slow.Code, slow.interim)
+	}
+	if a, b := <-conns, <-conns; a != b {
+		t.Errorf("two connections to the origin, %s and %s", a, b)
+	}
+	for i, d := range slow.deadlines {
+		if i < 2*slow.interim && d.IsZero() != (i%2 == 1) {
+			t.Errorf("deadlines %v: one outlives its interim answer", slow.deadlines)
+		}
 	}
 }
