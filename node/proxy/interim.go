@@ -29,9 +29,11 @@ func (f finalOnly) RoundTrip(r *http.Request) (*http.Response, error) {
 
 // wantsInterim reports whether interim answers are passed on, as a proxy has to
 // (RFC 9110 section 15.2). They are not on the gateway and the mirror, where a client
-// talks to this node, and they would be its own; nor to HTTP/1.0, which knows none.
+// talks to this node, and they would be its own; nor to HTTP/1.0, which knows none;
+// nor to a client that Expects one, which has it of net/http as its body is read:
+// that is written by the transport's goroutine, beside whatever else is.
 func wantsInterim(r *http.Request, f face) bool {
-	return f == faceForward && r.ProtoAtLeast(1, 1)
+	return f == faceForward && r.ProtoAtLeast(1, 1) && len(r.Header.Values("Expect")) == 0
 }
 
 // passInterim passes interim answers on to the client, while the base waits for the

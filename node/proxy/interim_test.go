@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -89,6 +90,68 @@ func TestInterim(t *testing.T) {
 						t.Errorf("%d: %s is passed on", i, name)
 					}
 				}
+			}
+		})
+	}
+}
+
+// TestInterimExpect: a client that waits for a 100 with its body gets one, of the
+// node, whether the origin sends its own or none in time, and nothing beside it.
+func TestInterimExpect(t *testing.T) {
+	for name, own := range map[string]string{"of the origin as well": "HTTP/1.1 100 Continue\r\n\r\n", "of the node alone": ""} {
+		t.Run(name, func(t *testing.T) {
+			addr := listen(t, func(conn *net.TCPConn) {
+				_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+				req, err := http.ReadRequest(bufio.NewReader(conn))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				body := make(chan error, 1)
+				go func() {
+					_, err := io.Copy(io.Discard, req.Body)
+					body <- err
+				}()
+				if own != "" {
+					_, _ = io.WriteString(conn, own)
+				}
+				for waiting := true; waiting; { // beyond the transport's patience with the 100
+					_, _ = io.WriteString(conn, "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
+					select {
+					case err := <-body:
+						if err != nil {
+							t.Error(err)
+						}
+						waiting = false
+					case <-time.After(50 * time.Millisecond):
+					}
+				}
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+			})
+			n := startNode(t, Config{})
+			defer n.shutdown(t)
+			conn, err := net.Dial("tcp", n.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			if _, err := io.WriteString(conn, "POST http://"+addr+"/ HTTP/1.1\r\nHost: "+addr+"\r\nExpect: 100-continue\r\nContent-Length: 4\r\nConnection: close\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			var got []int
+			for br := bufio.NewReader(conn); len(got) == 0 || got[len(got)-1] < 200; {
+				res, err := http.ReadResponse(br, nil)
+				if err != nil {
+					t.Fatalf("after %d: %v", got, err)
+				}
+				if got = append(got, res.StatusCode); res.StatusCode == http.StatusContinue {
+					_, _ = io.WriteString(conn, "body")
+				}
+				res.Body.Close()
+			}
+			if !slices.Equal(got, []int{100, 200}) {
+				t.Errorf("answers %d, want a 100 and a 200", got)
 			}
 		})
 	}
