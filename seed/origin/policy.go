@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/net/idna"
 )
 
@@ -30,6 +31,13 @@ type Policy struct {
 
 	only *Policy                   // the hosts that origins may have; nil for all
 	self func(netip.AddrPort) bool // this node's own ports; nil for none
+
+	// resolve is for CheckURL; nil for net.DefaultResolver's LookupNetIP.
+	resolve func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	// unresolved has the allowed names that did not resolve, and until when they are
+	// not looked up; the least recently used of maxUnresolved is forgotten. Nil where
+	// no name is allowed.
+	unresolved *lru.Cache[string, time.Time]
 }
 
 // AnywhereBut returns a policy that admits all addresses but a node's own ports,
@@ -89,7 +97,11 @@ func (p *Policy) checkSelf(address string) error {
 // below it. A host name admits whatever it resolves to, private addresses
 // included: allow only names whose DNS you trust. An entry has no port.
 func NewPolicy(allow []string) (*Policy, error) {
-	p := &Policy{hosts: make(map[string]bool)}
+	unresolved, err := lru.New[string, time.Time](maxUnresolved)
+	if err != nil {
+		panic("origin: " + err.Error()) // the size is a positive constant
+	}
+	p := &Policy{hosts: make(map[string]bool), unresolved: unresolved}
 	for _, entry := range allow {
 		if prefix, ok := parsePrefix(entry); ok {
 			p.prefixes = append(p.prefixes, prefix)
@@ -209,7 +221,8 @@ func (p *Policy) DialContext(d *net.Dialer) func(ctx context.Context, network, a
 // what the proxy resolves the name to. A name that does not resolve here is
 // refused, since nothing is known of it; an operator whose proxy alone can resolve
 // allows it by name. One that does is allowed by its name like by DialContext: any
-// address but the node's own. It may block on DNS, for an allowed name for ownLookup.
+// address but the node's own. It may block on DNS, for an allowed name for ownLookup,
+// and once one did not resolve it is not looked up for unresolvedMemory.
 func (p *Policy) CheckURL(ctx context.Context, u *url.URL) error {
 	if err := checkScheme(u); err != nil {
 		return err
@@ -229,14 +242,11 @@ func (p *Policy) CheckURL(ctx context.Context, u *url.URL) error {
 		}
 	}
 	allowed := p.allowsName(host)
+	var addrs []netip.Addr
+	var err error
 	if allowed {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, ownLookup)
-		defer cancel()
-		host = strings.TrimSuffix(host, ".") // with it /etc/hosts is passed over
-	}
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
-	if err != nil && !allowed {
+		addrs = p.lookupAllowed(ctx, host)
+	} else if addrs, err = p.lookup(ctx, host); err != nil {
 		return fmt.Errorf("%w: %s cannot be checked before it is given to the proxy; --origin-allow can admit it: %w", ErrForbiddenTarget, host, err)
 	}
 	for _, a := range addrs {
@@ -251,10 +261,38 @@ func (p *Policy) CheckURL(ctx context.Context, u *url.URL) error {
 	return nil
 }
 
-// ownLookup is how long an allowed name may take to resolve: this node's own names
-// do at once, and where the upstream proxy alone can resolve, all requests wait so
-// long.
-const ownLookup = time.Second
+const (
+	// ownLookup is how long an allowed name may take to resolve: this node's own names
+	// do at once, and where the upstream proxy alone can resolve, requests for a name
+	// wait so long once in unresolvedMemory.
+	ownLookup        = time.Second
+	unresolvedMemory = time.Minute
+	maxUnresolved    = 1024
+)
+
+func (p *Policy) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	resolve := net.DefaultResolver.LookupNetIP
+	if p != nil && p.resolve != nil {
+		resolve = p.resolve
+	}
+	return resolve(ctx, "ip", host)
+}
+
+// lookupAllowed is lookup for an allowed name: one that does not resolve has no
+// address here.
+func (p *Policy) lookupAllowed(ctx context.Context, host string) []netip.Addr {
+	host = strings.ToLower(strings.TrimSuffix(host, ".")) // with the dot /etc/hosts is passed over
+	if until, ok := p.unresolved.Get(host); ok && time.Now().Before(until) {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, ownLookup)
+	defer cancel()
+	addrs, err := p.lookup(limited, host)
+	if err != nil && ctx.Err() == nil { // else it says nothing of the name
+		p.unresolved.Add(host, time.Now().Add(unresolvedMemory))
+	}
+	return addrs
+}
 
 func checkScheme(u *url.URL) error {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {

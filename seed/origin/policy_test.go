@@ -1,12 +1,15 @@
 package origin
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestPolicyAddresses(t *testing.T) {
@@ -225,6 +228,56 @@ func TestPolicyOwnPorts(t *testing.T) {
 			t.Errorf("%s: %v, want open %t", address, err, open)
 		}
 	}
+}
+
+// An allowed name that does not resolve here is looked up once a minute, not for each
+// request: where DNS drops questions each takes a second.
+func TestPolicyUnresolved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, err := NewPolicy([]string{"*.corp.test"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err = p.Within(nil, func(a netip.AddrPort) bool { return a.Addr().IsLoopback() }); err != nil {
+			t.Fatal(err)
+		}
+		dropped := true
+		p.resolve = func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+			if !dropped {
+				return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+			}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		check := func(ctx context.Context, host string, takes time.Duration, want error) {
+			t.Helper()
+			start := time.Now()
+			err := p.CheckURL(ctx, &url.URL{Scheme: "http", Host: host})
+			if !errors.Is(err, want) || time.Since(start) != takes {
+				t.Errorf("%s: %v after %v, want %v after %v", host, err, time.Since(start), want, takes)
+			}
+		}
+		leaving, leave := context.WithTimeout(t.Context(), ownLookup/2)
+		defer leave()
+		check(leaving, "a.corp.test", ownLookup/2, nil)
+		check(t.Context(), "a.corp.test", ownLookup, nil) // that a request ended says nothing of the name
+		for range 3 {
+			check(t.Context(), "a.corp.test", 0, nil)
+			check(t.Context(), "A.corp.TEST.:8080", 0, nil)
+		}
+		check(t.Context(), "b.corp.test", ownLookup, nil)
+		for range 2 { // not allowed: each time it is looked up, and refused
+			ctx, cancel := context.WithTimeout(t.Context(), ownLookup/2)
+			check(ctx, "c.test", ownLookup/2, ErrForbiddenTarget)
+			cancel()
+		}
+		time.Sleep(unresolvedMemory)
+		check(t.Context(), "a.corp.test", ownLookup, nil)
+		dropped = false
+		time.Sleep(unresolvedMemory)
+		check(t.Context(), "a.corp.test", 0, ErrSelf) // it resolves by now, and is looked up each time
+		check(t.Context(), "a.corp.test", 0, ErrSelf)
+	})
 }
 
 // With a list of origins no other host is asked, whatever its address.
