@@ -59,7 +59,7 @@ type exchange struct {
 func (h *Handler) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{
 		h: h, r: r, face: faceNone, outcome: outcomeAborted, start: time.Now(),
-		w: &response{ResponseWriter: w, rc: http.NewResponseController(w), tunnels: h.tunnels},
+		w: &response{ResponseWriter: w, rc: http.NewResponseController(w), tunnels: h.tunnels, http2: r.ProtoMajor == 2},
 	}
 	h.metrics.inFlight.Inc()
 	for _, name := range credentialFields {
@@ -230,6 +230,9 @@ type response struct {
 	http.ResponseWriter
 	rc      *http.ResponseController
 	tunnels chan struct{}
+	// http2 says that the client speaks it. There a deadline ends the stream when it
+	// comes, also while there is nothing to write.
+	http2 bool
 	// status is 0 until the final header was sent.
 	status int
 	bytes  int64
@@ -262,10 +265,29 @@ func (w *response) Write(p []byte) (int, error) {
 	if w.status == 0 {
 		w.WriteHeader(http.StatusOK)
 	}
-	_ = w.rc.SetWriteDeadline(time.Now().Add(clientStall)) // not every writer can
+	w.expect()
 	n, err := w.ResponseWriter.Write(p)
+	w.accepted()
 	w.bytes += int64(n)
 	return n, err
+}
+
+// FlushError sends what was written.
+func (w *response) FlushError() error {
+	w.expect()
+	err := w.rc.Flush()
+	w.accepted()
+	return err
+}
+
+// expect gives the client clientStall to accept what is written next.
+func (w *response) expect() { _ = w.rc.SetWriteDeadline(time.Now().Add(clientStall)) } // not every writer can
+
+// accepted says that it was.
+func (w *response) accepted() {
+	if w.http2 {
+		_ = w.rc.SetWriteDeadline(time.Time{})
+	}
 }
 
 // Hijack hands out the connection of a tunnel or of an upgraded request, while

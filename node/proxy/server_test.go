@@ -227,6 +227,70 @@ func TestStalledClient(t *testing.T) {
 	})
 }
 
+// TestSlowAnswerOverHTTP2: an answer that pauses for longer than a client may take to
+// accept something goes on, and a client that accepts nothing is cut off all the same.
+func TestSlowAnswerOverHTTP2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ln := pipes{make(chan net.Conn), make(chan struct{})}
+		stalled := make(chan time.Duration, 1)
+		srv := &http.Server{Protocols: new(http.Protocols), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			out := &response{ResponseWriter: w, rc: http.NewResponseController(w), http2: r.ProtoMajor == 2}
+			_, err := io.WriteString(out, "first")
+			if err := errors.Join(err, http.NewResponseController(out).Flush()); err != nil {
+				t.Error(err)
+			}
+			if r.URL.Path == "/pauses" {
+				time.Sleep(clientStall + time.Minute)
+				if _, err := io.WriteString(out, ", last"); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			began := time.Now()
+			for err == nil {
+				began = time.Now()
+				_, err = out.Write(make([]byte, 1<<20))
+			}
+			stalled <- time.Since(began)
+		})}
+		srv.Protocols.SetUnencryptedHTTP2(true)
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(ln) }()
+		tr := &http.Transport{Protocols: new(http.Protocols), DialContext: func(context.Context, string, string) (net.Conn, error) {
+			client, server := net.Pipe()
+			ln.conns <- pipe{server}
+			return client, nil
+		}}
+		tr.Protocols.SetUnencryptedHTTP2(true)
+		get := func(path string) *http.Response {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://node.test"+path, http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := tr.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return res
+		}
+		res := get("/pauses")
+		if body, err := io.ReadAll(res.Body); err != nil || string(body) != "first, last" || res.ProtoMajor != 2 {
+			t.Errorf("%s: %q, error %v", res.Proto, body, err)
+		}
+		_ = res.Body.Close()
+		res = get("/unread")
+		if took := <-stalled; took < clientStall || took > clientStall+time.Second {
+			t.Errorf("who reads nothing is cut off after %v, want %v", took, clientStall)
+		}
+		_ = res.Body.Close()
+		tr.CloseIdleConnections()
+		_ = srv.Close()
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			t.Error(err)
+		}
+	})
+}
+
 // roundTripper is an http.RoundTripper of one function.
 type roundTripper func(*http.Request) (*http.Response, error)
 
