@@ -23,8 +23,9 @@ import (
 
 const (
 	// siteNodes is how many nodes stand behind one address, siteBytes what each
-	// of them reads over an uplink of siteRate.
+	// of them reads over an uplink of siteRate, and siteFiles how many of such files.
 	siteNodes = 12
+	siteFiles = 3
 	siteBytes = 32 << 20
 	siteRate  = "20mbit"
 	siteIdeal = siteBytes * 8 * time.Second / 20_000_000
@@ -130,6 +131,14 @@ func (s *site) fromOrigin() (n int64) {
 	return n
 }
 
+// fromOutside returns the bytes of files that the nodes outside have sent.
+func (s *site) fromOutside() (n int64) {
+	for _, p := range s.outside {
+		n += int64(p.metric("p2pnode_seed_served_bytes_total"))
+	}
+	return n
+}
+
 // settle waits until the nodes have got to know one another: that goes over the
 // uplink, and is no part of any file.
 func (s *site) settle() {
@@ -192,6 +201,11 @@ func (s *site) busiest() (most *process) {
 // uplink once, but for what a change of the map costs, and about as fast as that
 // is, be its seeds elsewhere or among them; and little more than once where the
 // node that reads for all is killed.
+//
+// Of three files the median counts. Of each no byte is sent twice by those outside; but
+// QUIC does not know the link at the first: where its queue fills within moments, what
+// is only late is taken for lost and sent again (RFC 9002 section 6.2), which is up to
+// 0.02 of the file.
 func TestSite(t *testing.T) {
 	needLab(t)
 	w := newWorld(t)
@@ -199,25 +213,35 @@ func TestSite(t *testing.T) {
 	s.Limit(siteRate)
 	s.settle()
 	for _, inside := range []bool{false, true} {
-		data := p2ptest.Bytes(75, siteBytes)
 		seeds := s.outside
 		if inside {
 			seeds = s.nodes
 		}
-		url := s.seededBy(fmt.Sprint("inside-", inside), data, seeds)
-		before := s.fromOrigin()
-		down, took := s.read(url, data, nil)
-		if read := s.fromOrigin() - before; inside && read != siteBytes || !inside && read > siteBytes/8 {
-			t.Errorf("seeds at the site %v: the site read %d bytes from the origin: the test has not found out who the seeds are", inside, read)
+		var link []int64
+		var times []time.Duration
+		for i := range siteFiles {
+			data := p2ptest.Bytes(uint64(75+i), siteBytes)
+			url := s.seededBy(fmt.Sprintf("inside-%t-%d", inside, i), data, seeds)
+			origin, outside := s.fromOrigin(), s.fromOutside()
+			down, took := s.read(url, data, nil)
+			link, times = append(link, down), append(times, took)
+			if read := s.fromOrigin() - origin; inside && read != siteBytes || !inside && read > siteBytes/8 {
+				t.Errorf("seeds at the site %v: the site read %d bytes from the origin: the test has not found out who the seeds are", inside, read)
+			}
+			if sent := s.fromOutside() - outside; sent > siteBytes*101/100 {
+				t.Errorf("seeds at the site %v: those outside have sent %d bytes of a file of %d", inside, sent, siteBytes)
+			}
 		}
-		if down > siteBytes*105/100 {
+		slices.Sort(link)
+		slices.Sort(times)
+		if down := link[siteFiles/2]; down > siteBytes*105/100 {
 			t.Errorf("seeds at the site %v: %d bytes over the uplink, want 1.05 of %d at most", inside, down, siteBytes)
 		}
-		if took > siteIdeal*135/100 {
+		if took := times[siteFiles/2]; took > siteIdeal*135/100 {
 			t.Errorf("seeds at the site %v: all read in %v, want 1.35 of %v at most", inside, took, siteIdeal)
 		}
 	}
-	data := p2ptest.Bytes(76, siteBytes)
+	data := p2ptest.Bytes(80, siteBytes)
 	down, _ := s.read(s.seededBy("killed", data, s.outside), data, func() *process {
 		p := s.busiest()
 		p.kill()
