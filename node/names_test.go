@@ -3,7 +3,6 @@ package node_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -164,7 +163,7 @@ func rawAnswer(t *testing.T, n *node.Node, target string) string {
 }
 
 // imported has a node import a file under a URL, and returns the result.
-func imported(t *testing.T, n *node.Node, address string, data []byte) (ev admin.Event) {
+func imported(t *testing.T, n *node.Node, address string, data []byte) admin.Event {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, n.Info().Admin+"/v1/import", bytes.NewReader(data))
 	if err != nil {
@@ -172,18 +171,7 @@ func imported(t *testing.T, n *node.Node, address string, data []byte) (ev admin
 	}
 	req.URL.RawQuery = url.Values{"url": {address}, "etag": {`"../../../escaped"`}}.Encode()
 	req.Header.Set("Content-Type", "application/octet-stream")
-	res, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	for lines := json.NewDecoder(res.Body); ev.Event != "result"; {
-		ev = admin.Event{}
-		if err := lines.Decode(&ev); err != nil {
-			t.Fatalf("%s: %v", res.Status, err)
-		}
-	}
-	return ev
+	return transferred(t, req)
 }
 
 // asPeer makes an outsider a seed at a site of a hostile name, which reports that

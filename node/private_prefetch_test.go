@@ -15,7 +15,7 @@ import (
 )
 
 // prefetched has a node bring a file in, and returns what it says at the end.
-func prefetched(t *testing.T, n *node.Node, where, address string, header http.Header) (ev admin.Event) {
+func prefetched(t *testing.T, n *node.Node, where, address string, header http.Header) admin.Event {
 	t.Helper()
 	body := map[string]any{"urls": []string{address}, "where": where}
 	if fields := map[string]string{}; header != nil {
@@ -33,6 +33,12 @@ func prefetched(t *testing.T, n *node.Node, where, address string, header http.H
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/json")
+	return transferred(t, req)
+}
+
+// transferred sends an order to an admin port, and returns its result.
+func transferred(t *testing.T, req *http.Request) (ev admin.Event) {
+	t.Helper()
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

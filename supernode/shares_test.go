@@ -1,8 +1,10 @@
 package supernode
 
 import (
+	crand "crypto/rand"
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -79,5 +81,121 @@ func TestHandoverIsBounded(t *testing.T) {
 		if n := w.core.tasks.byID.Len(); n != limit || shares.count(p[2]) != i+1 {
 			t.Errorf("%d tasks are known, of the third peer %d; want %d and %d", n, shares.count(p[2]), limit, i+1)
 		}
+	}
+}
+
+// One peer reports tasks without end, and before the others do also theirs: what
+// they hold stays, and it keeps what they leave it.
+func TestFloodOfTasks(t *testing.T) {
+	const limit, each = 100, 15
+	w := newWorld(t, Config{MaxTasks: limit})
+	p := ids(5)
+	flooder, honest := p[0], p[1:]
+	w.beat(p...)
+	own := func(peer, i int) content.TaskID { return content.TaskID{1, byte(peer), byte(i)} }
+	junk := func(n int) {
+		for range n {
+			var id content.TaskID
+			_, _ = crand.Read(id[:])
+			w.report(flooder, id, 1)
+		}
+		w.step(time.Second)
+	}
+	for i := range each { // what it names first
+		w.report(flooder, own(0, i), 1)
+	}
+	for i := range each {
+		for n, h := range honest {
+			w.report(h, own(n, i), 1)
+		}
+	}
+	w.step(time.Second)
+	for range 5 {
+		junk(limit)
+	}
+	for n := range honest {
+		for i := range each {
+			if a, ok := w.assigns[own(n, i)]; !ok {
+				t.Errorf("task %d of peer %d is gone", i, n)
+			} else if held := w.core.tasks.byID.Contains(a.Task); !held {
+				t.Errorf("task %d of peer %d is assigned and not known", i, n)
+			}
+		}
+	}
+	if n := w.core.tasks.byID.Len(); n != limit {
+		t.Errorf("%d tasks are known, want %d", n, limit)
+	}
+	if n, want := w.core.tasks.shares.count(flooder), limit-each*len(honest); n != want {
+		t.Errorf("%d are the flooder's, want %d", n, want)
+	}
+	w.core.leave(flooder)
+	w.step(11 * time.Minute) // its tasks end, and with them its share
+	if n := len(w.core.tasks.shares.byPeer); n > len(honest) {
+		t.Errorf("%d peers are remembered, want those with tasks", n)
+	}
+}
+
+// At the bound, a task of whoever has most goes, of several of the one that asks
+// for more; but what another holds becomes that one's first.
+func TestShares(t *testing.T) {
+	type step struct {
+		from, task int
+		want       []byte // the tasks known then
+	}
+	for _, c := range []struct {
+		name  string
+		steps []step
+	}{
+		{"who has most", []step{
+			{0, 0, []byte{0}},
+			{0, 1, []byte{0, 1}},
+			{0, 2, []byte{0, 1, 2}},
+			{0, 3, []byte{0, 1, 2, 3}},
+			{1, 4, []byte{1, 2, 3, 4}},
+			{1, 5, []byte{2, 3, 4, 5}},
+		}},
+		{"two have most", []step{
+			{0, 0, []byte{0}},
+			{0, 1, []byte{0, 1}},
+			{1, 2, []byte{0, 1, 2}},
+			{1, 3, []byte{0, 1, 2, 3}},
+			{1, 4, []byte{0, 1, 3, 4}},
+			{1, 5, []byte{0, 1, 4, 5}},
+		}},
+		{"news", []step{
+			{0, 0, []byte{0}},
+			{0, 1, []byte{0, 1}},
+			{0, 2, []byte{0, 1, 2}},
+			{0, 3, []byte{0, 1, 2, 3}},
+			{0, 0, []byte{1, 2, 3, 0}},
+			{0, 4, []byte{2, 3, 0, 4}},
+		}},
+		{"held by two", []step{
+			{0, 0, []byte{0}},
+			{0, 1, []byte{0, 1}},
+			{0, 2, []byte{0, 1, 2}},
+			{0, 3, []byte{0, 1, 2, 3}},
+			{2, 0, []byte{1, 2, 3, 0}},
+			{0, 1, []byte{2, 3, 0, 1}},
+			{0, 2, []byte{3, 0, 1, 2}},
+			{0, 3, []byte{0, 1, 2, 3}},
+			{1, 4, []byte{0, 2, 3, 4}},
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, Config{MaxTasks: 4})
+			p := ids(3)
+			w.beat(p...)
+			for _, s := range c.steps {
+				w.report(p[s.from], content.TaskID{byte(s.task)}, 1)
+				var got []byte
+				for _, id := range w.core.tasks.byID.Keys() {
+					got = append(got, id[0])
+				}
+				if !slices.Equal(got, s.want) {
+					t.Fatalf("after task %d of peer %d: %v, want %v", s.task, s.from, got, s.want)
+				}
+			}
+		})
 	}
 }

@@ -3,11 +3,13 @@ package host_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 
+	"github.com/p2pnode/p2pnode/internal/p2ptest"
 	"github.com/p2pnode/p2pnode/node/host"
 	"github.com/p2pnode/p2pnode/protocols/membership"
 )
@@ -120,4 +122,31 @@ func TestGateSilentStrangersGiveWay(t *testing.T) {
 	if err := say(t.Context(), b, a.ID(), echo); err != nil || g.Role(b.ID()) != membership.Seed {
 		t.Errorf("a member beside silent strangers: role %s, %v", g.Role(b.ID()), err)
 	}
+}
+
+// Connections that never say hello get a quarter of the places, leave them to
+// members while they hold all of that, and end.
+func TestGateMuteConnections(t *testing.T) {
+	t.Parallel()
+	s := newSwarm(t)
+	key := newKey(t)
+	g := host.NewGate(host.GateConfig{
+		Swarm: s.id, Chain: s.issue(t, key, membership.Seed, time.Hour), Logger: slog.New(slog.DiscardHandler), HelloWait: patient,
+	})
+	const places = 280 // and no fewer: of 256 and fewer the mute have 64
+	a := newHost(t, host.Config{Key: key, Gate: g, MaxPeers: places})
+	listenEcho(a, echo)
+	for _, h := range p2ptest.Hosts(t, places/4+20) {
+		p2ptest.Connect(t, h, a)
+	}
+	until(t, "the mute have a quarter", func() bool { return len(a.Network().Peers()) == places/4 })
+	b, _ := s.member(t, membership.Seed, tcpAny)
+	connect(t, b, a)
+	if err := say(t.Context(), b, a.ID(), echo); err != nil || g.Role(b.ID()) != membership.Seed {
+		t.Errorf("a member beside the mute: role %s, %v", g.Role(b.ID()), err)
+	}
+	if n := len(a.Network().Peers()); n < places/4 {
+		t.Errorf("%d peers are left: the member did not come while the mute held all they may", n)
+	}
+	p2ptest.Eventually(t, 3*patient, func() bool { return len(a.Network().Peers()) == 1 }, "the mute are gone, and the member is not")
 }
